@@ -1,0 +1,6 @@
+//! What a mesh can do, and which of it an intent should go to.
+//!
+//! Knows no sockets, HTTP, clocks or runtimes: embedding is a pure function, routing is one pure function over an immutable view, and
+//! the [`coordinator`] composes them with the mesh into one state machine that the node and the simulator run alike.
+
+pub mod capability;

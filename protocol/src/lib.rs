@@ -1,0 +1,12 @@
+//! What the nodes of a mesh say to each other, and what each then believes: identity, admission, signed records, gossip and the
+//! gradient table.
+//!
+//! Everything here is sans-IO. A state machine takes `handle(now, input)`, is drained by `poll_output()`, asks to be woken by
+//! `poll_timeout()` and gives frames to `poll_send(peer, budget)` when a link can take them. Time and randomness come in; nothing here
+//! opens a socket, reads a clock or a file, or spawns.
+
+pub mod identity;
+pub mod record;
+
+pub use identity::{BodyHash, CapabilityId, CertificateHash, MeshId, NodeId, NodeKey, Slug};
+pub use record::{CapabilityBody, Mode, NodeRecord};
