@@ -5,8 +5,13 @@
 //! `poll_timeout()` and gives frames to `poll_send(peer, budget)` when a link can take them. Time and randomness come in; nothing here
 //! opens a socket, reads a clock or a file, or spawns.
 
+pub mod codec;
+pub mod envelope;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod identity;
 pub mod record;
 
+pub use envelope::{Envelope, EnvelopeError};
 pub use identity::{BodyHash, CapabilityId, CertificateHash, MeshId, NodeId, NodeKey, Slug};
 pub use record::{CapabilityBody, Mode, NodeRecord};
