@@ -1,7 +1,13 @@
-//! What a capability is to routing: a wire body with its facts read, its kind known and its vectors ready to compare.
+//! What a capability is to routing: a wire body with its facts read, its kinds known and its vectors ready to compare.
+//!
+//! A [`CapabilityBody`] comes from another machine, so nothing in it is trusted to be well-formed: a fact that does not parse is absent,
+//! a vector that is not a unit vector of our embedding space is left out and counted. Reading happens once per distinct body.
 
-use atmo_protocol::Slug;
-use atmo_protocol::record::{CapabilityBody, Cost};
+use atmo_protocol::record::{BodyVector, CapabilityBody, Cost, EXEMPLAR_SETS_MAX, OWN_VECTORS_MAX};
+use atmo_protocol::{BodyHash, Slug};
+
+use crate::embed::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
+use crate::exemplars::{self, SetId};
 
 /// The keys of [`CapabilityBody::facts`] that routing understands. Values are text; a fact that does not parse is as good as absent.
 pub mod facts {
@@ -32,4 +38,126 @@ pub struct Offer {
     pub cost: Cost,
     /// Requests executed at once before others wait.
     pub slots: u16,
+}
+
+/// One distinct body, read. Shared by everyone who offers the same thing.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Capability {
+    pub hash: BodyHash,
+    /// The open word of the body: `llm`, `embedding`, `rag`, ...
+    pub kind: String,
+    /// What users call the model: `qwen2.5:7b`.
+    pub name: String,
+    pub description: String,
+    pub facts: Facts,
+    /// Exemplar sets that stand for it: those it names, or those recognised from its name and description.
+    pub sets: Vec<SetId>,
+    /// Its own vectors in our embedding space, its description first.
+    pub vectors: Vec<UnitVector>,
+    /// Announced vectors that were malformed, of another space or too many.
+    pub vectors_refused: usize,
+}
+
+/// The facts that routing weighs. `None` is "not said", which is not "no".
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Facts {
+    pub context_length: Option<u32>,
+    pub parameters_billions: Option<f32>,
+    pub family: Option<String>,
+    pub quantization: Option<String>,
+    pub tools: Option<bool>,
+    pub vision: Option<bool>,
+    pub demonstration: bool,
+    pub dimensions: Option<u32>,
+}
+
+impl Capability {
+    /// Reads a body. Never fails: what cannot be used is left out, and a body without usable vectors is still known by its kinds.
+    pub fn read(hash: BodyHash, body: &CapabilityBody, space: &EmbeddingSpace) -> Self {
+        let vectors: Vec<UnitVector> =
+            body.vectors.iter().take(OWN_VECTORS_MAX).filter_map(|own| space.read(&own.space, &own.vector).ok()).collect();
+        Self {
+            hash,
+            kind: body.kind.clone(),
+            name: body.name.clone(),
+            description: body.description.clone(),
+            facts: Facts::read(&body.facts),
+            sets: sets_of(body),
+            vectors_refused: body.vectors.len() - vectors.len(),
+            vectors,
+        }
+    }
+
+    /// Whether this is a chat model for anything, which an ordinary request may fall back to.
+    pub fn is_general(&self) -> bool {
+        self.can_chat() && self.sets.iter().all(|set| !set.specialised()) && !self.sets.is_empty()
+    }
+
+    /// Whether it answers chat requests.
+    pub fn can_chat(&self) -> bool {
+        matches!(self.kind.as_str(), "llm" | "chat" | "rag" | "agent" | "vision-llm")
+    }
+
+    /// Whether it turns text into vectors.
+    pub fn can_embed(&self) -> bool {
+        matches!(self.kind.as_str(), "embedding" | "embeddings")
+    }
+}
+
+/// `body` as it is announced: with the exemplar sets recognised from it, unless it names some, and its texts placed by `embedder`.
+pub fn embedded(mut body: CapabilityBody, embedder: &dyn Embedder) -> Result<CapabilityBody, EmbedError> {
+    if body.exemplars.is_empty() {
+        body.exemplars =
+            exemplars::recognise(&body.kind, &body.name, &body.description).iter().map(|set| set.id().to_owned()).collect();
+    }
+    let texts = own_texts(&body);
+    let vectors = embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+    body.vectors = texts
+        .into_iter()
+        .zip(&vectors)
+        .map(|(text, vector)| BodyVector { text, space: embedder.space().to_owned(), vector: quantise(vector) })
+        .collect();
+    Ok(body)
+}
+
+/// The texts that stand for a body: what it says of itself, then the texts its owner gave it.
+fn own_texts(body: &CapabilityBody) -> Vec<String> {
+    let described = format!("{}: {}", body.name, body.description);
+    let given = body.vectors.iter().map(|own| own.text.clone()).filter(|text| *text != described);
+    std::iter::once(described.clone()).chain(given).take(OWN_VECTORS_MAX).collect()
+}
+
+/// The sets a body names, where this binary has them; otherwise what its kind, name and description say.
+fn sets_of(body: &CapabilityBody) -> Vec<SetId> {
+    let mut named: Vec<SetId> = body.exemplars.iter().take(EXEMPLAR_SETS_MAX).filter_map(|id| SetId::parse(id)).collect();
+    named.sort_unstable();
+    named.dedup();
+    if named.is_empty() { exemplars::recognise(&body.kind, &body.name, &body.description) } else { named }
+}
+
+impl Facts {
+    /// Reads the facts that routing knows; the last of a repeated key counts.
+    pub fn read(facts: &[(String, String)]) -> Self {
+        let mut read = Self::default();
+        for (key, value) in facts {
+            read.set(key, value.trim());
+        }
+        read
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        match key {
+            facts::CONTEXT_LENGTH => self.context_length = value.parse().ok(),
+            facts::PARAMETERS_BILLIONS => {
+                self.parameters_billions = value.parse().ok().filter(|size: &f32| *size > 0.0 && size.is_finite())
+            }
+            facts::FAMILY => self.family = Some(value.to_owned()),
+            facts::QUANTIZATION => self.quantization = Some(value.to_owned()),
+            facts::TOOLS => self.tools = value.parse().ok(),
+            facts::VISION => self.vision = value.parse().ok(),
+            facts::DEMONSTRATION => self.demonstration = value == "true",
+            facts::DIMENSIONS => self.dimensions = value.parse().ok(),
+            _ => {}
+        }
+    }
 }

@@ -4,3 +4,11 @@
 //! the [`coordinator`] composes them with the mesh into one state machine that the node and the simulator run alike.
 
 pub mod capability;
+pub mod embed;
+pub mod exemplars;
+pub mod explain;
+pub mod index;
+pub mod intent;
+pub mod route;
+pub mod score;
+pub mod view;

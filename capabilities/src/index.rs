@@ -1,0 +1,5 @@
+//! The nearest of many vectors.
+
+pub mod exact;
+
+pub use exact::ExactIndex;
