@@ -1,0 +1,243 @@
+//! The configuration file as written. What it does not know it refuses, naming line and column.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::ConfigError;
+use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, WrongValue};
+
+/// Longest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// `atmo.toml`.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    pub name: Option<NodeName>,
+    pub mode: Option<ModeName>,
+    pub api: Option<ApiAddress>,
+    pub listen: Option<Vec<ListenAddress>>,
+    pub join: Option<String>,
+    pub mdns: bool,
+    pub discover: bool,
+    pub builtin: bool,
+    pub log: Option<LogFilter>,
+    pub labels: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub backends: Vec<Backend>,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            name: None,
+            mode: None,
+            api: None,
+            listen: None,
+            join: None,
+            mdns: true,
+            discover: true,
+            builtin: true,
+            log: None,
+            labels: BTreeMap::new(),
+            limits: Limits::default(),
+            backends: Vec::new(),
+        }
+    }
+}
+
+/// What one node takes on at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests through the API that are under way at once; more get 503.
+    pub api_requests: u32,
+    /// Requests of other nodes that are under way at once; more are told `busy`.
+    pub mesh_requests: u32,
+    /// Longest body of a request to the API.
+    pub body_bytes: u64,
+    /// Time for one answer, from the first byte of the request to the last of the reply.
+    pub request_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A guess that no laptop notices and no small GPU server outgrows. 16 MiB holds a long context as text several times over;
+        // ten minutes are what OpenAI's own client waits.
+        Self { api_requests: 128, mesh_requests: 128, body_bytes: 16 << 20, request_seconds: 600 }
+    }
+}
+
+/// An engine that was named rather than found.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "BackendAsWritten")]
+pub struct Backend {
+    /// Unique within the node; the kind, or the URL, where none was given.
+    pub name: String,
+    pub kind: BackendKind,
+    /// What is offered of it; empty = ask it, offer everything.
+    pub models: Vec<String>,
+}
+
+/// What speaks to the engine, and what that needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BackendKind {
+    /// Any server of the OpenAI API. `url` ends in `/v1`.
+    OpenAi { url: String, api_key_file: Option<PathBuf> },
+    /// `None` = `OLLAMA_HOST` or its usual port.
+    Ollama { url: Option<String> },
+    /// `None` = `LLAMAFARM_URL` or its usual ports.
+    LlamaFarm { url: Option<String> },
+    /// A GGUF file for the built-in engine; `None` = the model that is compiled in.
+    LlamaCpp { path: Option<PathBuf> },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackendAsWritten {
+    kind: KindAsWritten,
+    name: Option<String>,
+    url: Option<String>,
+    api_key_file: Option<PathBuf>,
+    #[serde(default)]
+    models: Vec<String>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindAsWritten {
+    #[serde(rename = "openai")]
+    OpenAi,
+    Ollama,
+    #[serde(rename = "llamafarm")]
+    LlamaFarm,
+    LlamaCpp,
+}
+
+impl fmt::Display for KindAsWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpenAi => "openai",
+            Self::Ollama => "ollama",
+            Self::LlamaFarm => "llamafarm",
+            Self::LlamaCpp => "llama-cpp",
+        })
+    }
+}
+
+impl TryFrom<BackendAsWritten> for Backend {
+    type Error = WrongBackend;
+
+    fn try_from(written: BackendAsWritten) -> Result<Self, WrongBackend> {
+        written.check_fields()?;
+        let url = written.url.map(|url| check_url(url)).transpose()?;
+        let fallback = match written.kind {
+            KindAsWritten::OpenAi => url.clone().ok_or(WrongBackend::NoUrl)?,
+            kind => kind.to_string(),
+        };
+        let kind = match written.kind {
+            KindAsWritten::OpenAi => BackendKind::OpenAi { url: fallback.clone(), api_key_file: written.api_key_file },
+            KindAsWritten::Ollama => BackendKind::Ollama { url },
+            KindAsWritten::LlamaFarm => BackendKind::LlamaFarm { url },
+            KindAsWritten::LlamaCpp => BackendKind::LlamaCpp { path: written.path },
+        };
+        Ok(Self { name: written.name.unwrap_or(fallback), kind, models: written.models })
+    }
+}
+
+/// Why a `[[backends]]` entry makes no sense.
+#[derive(Debug, thiserror::Error)]
+enum WrongBackend {
+    #[error("kind = \"openai\" needs `url`: the server's base, ending in /v1")]
+    NoUrl,
+    #[error("`{0}` is not an http:// or https:// URL")]
+    Url(String),
+    #[error("`{field}` means nothing for kind = \"{kind}\"")]
+    Field { field: &'static str, kind: KindAsWritten },
+    #[error(transparent)]
+    Name(#[from] WrongValue),
+}
+
+impl fmt::Debug for KindAsWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl BackendAsWritten {
+    /// A field that would be ignored is a mistake of whoever wrote it.
+    fn check_fields(&self) -> Result<(), WrongBackend> {
+        let kind = self.kind;
+        let misplaced = [
+            ("url", self.url.is_some() && kind == KindAsWritten::LlamaCpp),
+            ("api_key_file", self.api_key_file.is_some() && kind != KindAsWritten::OpenAi),
+            ("path", self.path.is_some() && kind != KindAsWritten::LlamaCpp),
+            ("models", !self.models.is_empty() && kind == KindAsWritten::LlamaCpp),
+        ];
+        match misplaced.into_iter().find(|(_, wrong)| *wrong) {
+            Some((field, _)) => Err(WrongBackend::Field { field, kind }),
+            None => self.name.as_deref().map_or(Ok(()), |name| Ok(name.parse::<NodeName>().map(drop)?)),
+        }
+    }
+}
+
+/// The URL without a slash at its end.
+fn check_url(url: String) -> Result<String, WrongBackend> {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
+    if host.is_empty() || url.contains(char::is_whitespace) {
+        return Err(WrongBackend::Url(url));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+impl ConfigFile {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |cause: String| ConfigError::File { path: path.to_owned(), cause };
+        let length = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+        if length > FILE_BYTES_MAX {
+            return Err(wrong(format!("{length} bytes are more than a configuration can have")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let mut file = Self::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        file.find_paths_from(path.parent().unwrap_or(Path::new("")));
+        file.check_names().map_err(wrong)?;
+        Ok(file)
+    }
+
+    pub fn read_if_present(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            _ => Self::read(path),
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Paths in the file count from the folder that the file is in.
+    fn find_paths_from(&mut self, folder: &Path) {
+        for backend in &mut self.backends {
+            let path = match &mut backend.kind {
+                BackendKind::OpenAi { api_key_file, .. } => api_key_file,
+                BackendKind::LlamaCpp { path } => path,
+                BackendKind::Ollama { .. } | BackendKind::LlamaFarm { .. } => continue,
+            };
+            *path = path.take().map(|path| folder.join(path));
+        }
+    }
+
+    fn check_names(&self) -> Result<(), String> {
+        for (index, backend) in self.backends.iter().enumerate() {
+            if self.backends[..index].iter().any(|other| other.name == backend.name) {
+                return Err(format!("two [[backends]] are called `{}`; give one another `name`", backend.name));
+            }
+        }
+        Ok(())
+    }
+}

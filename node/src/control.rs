@@ -1,0 +1,134 @@
+//! The control socket: how `atmo status` and its siblings talk to the node that runs in the same data folder.
+//!
+//! A Unix socket that only its owner can open. The client writes one [`Request`] as one line of JSON and keeps the connection open; the
+//! node answers with lines of JSON: any number of `{"delta":"text"}`, then one `{"done":value}` or `{"error":{"message","exit_code"}}`.
+//! A client that hangs up cancels its request. Deliberately absent: several requests per connection, authentication beyond the
+//! socket's owner, access from other machines.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+mod client;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use server::{DeltaSender, Handler, HungUp, bind, serve};
+
+/// Grows when a request changes its meaning; what is merely added keeps it.
+pub const CONTROL_VERSION: u32 = 1;
+/// Longest request or response line. An intent's text is the largest thing that goes in, the list of a mesh's capabilities the largest
+/// that comes out.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// What a command asks of the running node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    /// What can be routed to now; `all` adds suspected and dead.
+    Nodes {
+        all: bool,
+    },
+    Capabilities {
+        all: bool,
+    },
+    /// Decides, does not run.
+    Route {
+        text: String,
+        model: Option<String>,
+        #[serde(default)]
+        constraints: Constraints,
+    },
+    Intent {
+        text: String,
+        model: Option<String>,
+        #[serde(default)]
+        constraints: Constraints,
+        /// The reply gets a field `explanation`: text for people.
+        explain: bool,
+        /// The answer is also sent in deltas as it arrives.
+        stream: bool,
+    },
+    Invite(InviteRequest),
+    Join {
+        code: String,
+    },
+    Leave,
+    MeshCreate {
+        name: Option<String>,
+    },
+    /// Drains and ends the node. Answered before it ends.
+    Down,
+    /// What only the running node knows for `atmo doctor`.
+    Doctor,
+}
+
+/// What narrows the choice of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Constraints {
+    /// This node's own capabilities alone.
+    pub local_only: bool,
+}
+
+/// What an invitation is to allow.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InviteRequest {
+    pub ttl_seconds: u64,
+    pub uses: u32,
+    /// Names of roles: `consume`, `provide`, `issue`, `admin`.
+    pub roles: Vec<String>,
+}
+
+/// A request with the version its writer speaks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Envelope {
+    version: u32,
+    request: Request,
+}
+
+/// One line of an answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Delta(String),
+    Done(serde_json::Value),
+    Error(CommandError),
+}
+
+/// Why a command did not do what it was asked, and what the process should exit with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CommandError {
+    pub message: String,
+    pub exit_code: u8,
+}
+
+impl CommandError {
+    pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NOTHING_FITS: u8 = 3;
+
+    /// It was asked for properly and could not be done.
+    pub fn failed(cause: impl fmt::Display) -> Self {
+        Self { message: cause.to_string(), exit_code: Self::FAILED }
+    }
+
+    /// It was not asked for properly.
+    pub fn usage(cause: impl fmt::Display) -> Self {
+        Self { message: cause.to_string(), exit_code: Self::USAGE }
+    }
+
+    /// The mesh has nothing that fits the intent.
+    pub fn nothing_fits(reason: impl fmt::Display) -> Self {
+        Self { message: reason.to_string(), exit_code: Self::NOTHING_FITS }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CommandError {}

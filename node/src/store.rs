@@ -1,0 +1,308 @@
+//! The data folder: who this node is, which mesh it is in, and what it has to remember between starts.
+//!
+//! One process owns the folder at a time, by an operating-system lock that ends with the process. Every file is replaced whole (written
+//! beside, synced, renamed, folder synced), so a power cut or `kill -9` leaves the old or the new one, and carries a version and a check
+//! value, so a damaged one is named rather than half understood. What has to change together stands in one file. Deliberately absent:
+//! a database, a pid file, anything that can be asked for again from the mesh.
+//!
+//! All methods block on the disk; call them where that does no harm.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atmo_protocol::{MeshId, NodeId, NodeKey};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::platform;
+use document::{Document, DocumentError};
+
+mod document;
+mod lock;
+mod secret;
+
+use lock::FolderLock;
+pub use lock::holder_of;
+pub use secret::Seed;
+
+/// Most nodes whose addresses are remembered for the next start.
+pub const ADDRESS_BOOK_MAX: usize = 64;
+
+const IDENTITY: Document = Document { file: "node.key", version: 1 };
+const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
+const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
+const STATE: Document = Document { file: "state.json", version: 1 };
+const ADDRESSES: Document = Document { file: "addresses.json", version: 1 };
+
+/// The data folder of one node, locked by this process.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    identity: NodeKey,
+    /// Held by whoever reads a file in order to change it.
+    changing: Mutex<()>,
+    _lock: FolderLock,
+}
+
+/// Why the data folder could not be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{} is in use by another node{}; stop it with `atmo down`, or choose another --data-dir", .dir.display(), of_process(.holder))]
+    Locked { dir: PathBuf, holder: Option<u32> },
+    #[error("no space left on the disk: {} was not written; free some and try again", .0.display())]
+    DiskFull(PathBuf),
+    #[error("{} is damaged ({cause}); restore it from a backup, or remove it to start without what it held", .path.display())]
+    Damaged { path: PathBuf, cause: String },
+    #[error("{} was written by a newer atmo (format {found}, this one reads up to {known}); use that one", .path.display())]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{}: {cause}", .path.display())]
+    Io { path: PathBuf, cause: io::Error },
+}
+
+fn of_process(holder: &Option<u32>) -> String {
+    holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+/// The mesh this node is in. The encoded chain is the node's admission to it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredMesh {
+    #[serde(with = "as_text")]
+    pub mesh: MeshId,
+    /// None while it is the private mesh of one that every node starts with.
+    pub name: Option<String>,
+    /// The mesh's root key, where it was founded here.
+    pub root: Option<Seed>,
+    /// The encoded certificate chain of this node.
+    #[serde(with = "as_hex")]
+    pub chain: Vec<u8>,
+    /// Whether somebody else was ever admitted by this node, or admitted this node.
+    pub shared: bool,
+}
+
+/// The invitations of a mesh, encoded by their owner (`membership`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredInvitations {
+    #[serde(with = "as_text")]
+    pub mesh: MeshId,
+    #[serde(with = "as_hex")]
+    pub ledger: Vec<u8>,
+}
+
+/// Small facts that outlive a start.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// The highest incarnation ever used.
+    pub incarnation: u64,
+    /// The ports taken instead of the default ones, kept so that addresses last.
+    pub ports: Option<Ports>,
+    /// Where the node listened last; what an invitation made without a running node carries.
+    pub listen: Vec<String>,
+}
+
+/// The ports a node listens on when the default ones are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ports {
+    pub udp: u16,
+    pub tcp: u16,
+}
+
+/// Where another node was last reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownPeer {
+    #[serde(with = "as_text")]
+    pub node: NodeId,
+    /// Multiaddr texts, best first.
+    pub addresses: Vec<String>,
+    /// Unix seconds.
+    pub seen_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AddressBook {
+    #[serde(with = "as_text")]
+    mesh: MeshId,
+    peers: Vec<KnownPeer>,
+}
+
+impl Store {
+    /// Opens the folder for this process alone, makes it if needed, and gives a new one an identity.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let named = |cause| document::io_error(dir.to_owned(), cause);
+        platform::create_private_dir(dir).map_err(named)?;
+        let dir = std::fs::canonicalize(dir).map_err(named)?;
+        let lock = FolderLock::take(&dir)?;
+        document::sweep(&dir);
+        let identity = open_identity(&dir)?;
+        Ok(Self { dir, identity, changing: Mutex::new(()), _lock: lock })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn identity(&self) -> &NodeKey {
+        &self.identity
+    }
+
+    pub fn node_id(&self) -> NodeId {
+        self.identity.id()
+    }
+
+    /// For reading, changing and writing back without another thread in between.
+    pub fn change(&self) -> MutexGuard<'_, ()> {
+        // Nothing is guarded but the order of file operations, and those are whole or absent.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn membership(&self) -> Result<Option<StoredMesh>, StoreError> {
+        self.read(MEMBERSHIP)
+    }
+
+    pub fn save_membership(&self, membership: &StoredMesh) -> Result<(), StoreError> {
+        self.write(MEMBERSHIP, membership)
+    }
+
+    /// Forgets the mesh, its invitations and its members' addresses. The node's identity stays.
+    pub fn forget_mesh(&self) -> Result<(), StoreError> {
+        // The membership goes first: the others name their mesh and mean nothing without it.
+        for document in [MEMBERSHIP, INVITATIONS, ADDRESSES] {
+            document.remove(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// The invitations ledger of `mesh`; that of another mesh counts as none.
+    pub fn invitations(&self, mesh: &MeshId) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored: Option<StoredInvitations> = self.read(INVITATIONS)?;
+        Ok(stored.filter(|stored| stored.mesh == *mesh).map(|stored| stored.ledger))
+    }
+
+    /// On disk when this returns.
+    pub fn save_invitations(&self, mesh: MeshId, ledger: Vec<u8>) -> Result<(), StoreError> {
+        self.write(INVITATIONS, &StoredInvitations { mesh, ledger })
+    }
+
+    pub fn state(&self) -> Result<State, StoreError> {
+        Ok(self.read(STATE)?.unwrap_or_default())
+    }
+
+    /// The incarnation for this start: higher than any before, on disk when this returns.
+    pub fn next_incarnation(&self, unix_seconds: u64) -> Result<u64, StoreError> {
+        self.update_state(|state| {
+            state.incarnation = (state.incarnation + 1).max(unix_seconds);
+            state.incarnation
+        })
+    }
+
+    /// Records an incarnation that the running node was raised to, because the mesh remembers a higher one.
+    pub fn raise_incarnation(&self, at_least: u64) -> Result<u64, StoreError> {
+        self.update_state(|state| {
+            state.incarnation = state.incarnation.max(at_least);
+            state.incarnation
+        })
+    }
+
+    pub fn save_ports(&self, ports: Option<Ports>) -> Result<(), StoreError> {
+        self.update_state(|state| state.ports = ports)
+    }
+
+    pub fn save_listen(&self, listen: Vec<String>) -> Result<(), StoreError> {
+        self.update_state(|state| state.listen = listen)
+    }
+
+    /// Where members of `mesh` were last reached, latest first.
+    pub fn address_book(&self, mesh: &MeshId) -> Result<Vec<KnownPeer>, StoreError> {
+        let book: Option<AddressBook> = self.read(ADDRESSES)?;
+        Ok(book.filter(|book| book.mesh == *mesh).map(|book| book.peers).unwrap_or_default())
+    }
+
+    /// Adds or renews addresses; beyond [`ADDRESS_BOOK_MAX`] the longest unseen are forgotten.
+    pub fn remember(&self, mesh: MeshId, seen: Vec<KnownPeer>) -> Result<(), StoreError> {
+        let _changing = self.change();
+        let mut peers = self.address_book(&mesh)?;
+        peers.retain(|known| seen.iter().all(|new| new.node != known.node));
+        peers.extend(seen);
+        peers.sort_by_key(|peer| std::cmp::Reverse(peer.seen_s));
+        peers.truncate(ADDRESS_BOOK_MAX);
+        self.write(ADDRESSES, &AddressBook { mesh, peers })
+    }
+
+    fn update_state<T>(&self, update: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
+        let _changing = self.change();
+        let mut state = self.state()?;
+        let before = state.clone();
+        let result = update(&mut state);
+        if state != before {
+            self.write(STATE, &state)?;
+        }
+        Ok(result)
+    }
+
+    fn read<T: DeserializeOwned>(&self, document: Document) -> Result<Option<T>, StoreError> {
+        Ok(document.read(&self.dir)?)
+    }
+
+    fn write<T: Serialize>(&self, document: Document, content: &T) -> Result<(), StoreError> {
+        Ok(document.write(&self.dir, content)?)
+    }
+}
+
+impl From<DocumentError> for StoreError {
+    fn from(error: DocumentError) -> Self {
+        match error {
+            DocumentError::Damaged { path, cause } => Self::Damaged { path, cause },
+            DocumentError::Newer { path, found, known } => Self::Newer { path, found, known },
+            DocumentError::Io { path, cause } => document::io_error(path, cause),
+        }
+    }
+}
+
+/// Reads the node's key, or makes one: a new folder is a new node.
+fn open_identity(dir: &Path) -> Result<NodeKey, StoreError> {
+    if let Some(seed) = IDENTITY.read::<Seed>(dir)? {
+        return Ok(seed.into_key());
+    }
+    let seed = Seed::random().map_err(|cause| StoreError::Io { path: dir.join(IDENTITY.file), cause })?;
+    IDENTITY.write(dir, &seed)?;
+    Ok(seed.into_key())
+}
+
+/// Reads who a folder belongs to and which mesh it is in, without its lock, for `atmo doctor`.
+pub fn peek(dir: &Path) -> Result<(Option<NodeId>, Option<StoredMesh>), StoreError> {
+    let identity: Option<Seed> = IDENTITY.read(dir)?;
+    Ok((identity.map(|seed| seed.into_key().id()), MEMBERSHIP.read(dir)?))
+}
+
+/// Identifiers as their text.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(id: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Bytes as hexadecimal text.
+mod as_hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;
