@@ -6,12 +6,17 @@
 //! opens a socket, reads a clock or a file, or spawns.
 
 pub mod codec;
+pub mod config;
 pub mod envelope;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod identity;
+pub mod membership;
+pub mod mesh;
 pub mod record;
+pub mod wire;
 
 pub use envelope::{Envelope, EnvelopeError};
 pub use identity::{BodyHash, CapabilityId, CertificateHash, MeshId, NodeId, NodeKey, Slug};
+pub use membership::{Chain, Member, Revocations, Roles};
 pub use record::{CapabilityBody, Mode, NodeRecord};

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{BodyHash, CertificateHash, MeshId, NodeId, Slug};
 
+mod announcement;
+
+pub use announcement::{Announcement, RecordError};
+
 /// What a node does for others and for itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,0 +1,130 @@
+//! Every bound and default of the mesh, each with its reason. "Guess" means that nothing was measured yet.
+
+/// Largest frame on the wire: small enough that a probe never waits long behind one (64 KiB at 10 Mbit/s take 52 ms).
+pub const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Most links at once. Full connectivity needs [`LINKS_WANTED`]; the rest is room for peers that dial us.
+pub const LINKS_MAX: usize = 64;
+/// Below this many links every known node is dialled: a mesh of up to 17 nodes is fully connected.
+pub const LINKS_WANTED: usize = 16;
+
+/// Most origins in the table. About 5 KB each with its record, so at most 80 MB, reached only by a mesh of that size.
+pub const ORIGINS_MAX: usize = 16_384;
+/// Most capability bodies held for others: 64 per origin would be 128 MB at 1,000 nodes if none were shared; models are shared.
+pub const BODIES_MAX: usize = 16_384;
+/// Most certificate chains held: one per origin and a few superseded.
+pub const CHAINS_MAX: usize = ORIGINS_MAX + 256;
+/// Records that wait for their certificate chain. A joining burst at most; more are fetched again by the next digest.
+pub const PENDING_MAX: usize = 1_024;
+/// Records, bodies and chains that are asked for at once. More wait for the next round of [`FETCH_RETRY_MS`].
+pub const WANTED_MAX: usize = 4_096;
+/// Items one fetch frame may ask for: 512 hashes are 16 KiB.
+pub const FETCH_ITEMS_MAX: usize = 512;
+/// A fetch that brought nothing is sent again, to another link, after this long: several round trips on a bad link.
+pub const FETCH_RETRY_MS: u64 = 2_000;
+
+/// How long a record counts after it was signed. Long enough to survive a laptop's lunch break, short enough to forget ghosts.
+pub const LEASE_MS: u64 = 60 * 60 * 1_000;
+/// A record is signed again after a third of its lease, so that two renewals may be lost.
+pub const LEASE_RENEWAL_MS: u64 = LEASE_MS / 3;
+/// A lease further ahead than this is refused: our lease plus tolerated clock skew plus slack.
+pub const LEASE_AHEAD_MS_MAX: u64 = 90 * 60 * 1_000;
+/// A record past its lease by more than this is refused: tolerated clock skew of 10 minutes on either side.
+pub const LEASE_GRACE_MS: u64 = 20 * 60 * 1_000;
+/// How much longer than lease and grace an origin is remembered, so that its old records are known as old and nothing dead returns.
+pub const TOMBSTONE_EXTRA_MS: u64 = 5 * 60 * 1_000;
+
+/// Changes of the own record are gathered this long before it is signed: one discovery reports several models in a row.
+pub const RECORD_COALESCE_MS: u64 = 50;
+/// A change of the neighbour list alone can wait longer: links come and go in bursts and nobody routes by the list.
+pub const NEIGHBOURS_COALESCE_MS: u64 = 2_000;
+/// Least time between two records of ours: five a second is faster than any backend changes.
+pub const RECORD_INTERVAL_MS_MIN: u64 = 200;
+/// An origin may change its record this often in a burst before it costs it ...
+pub const ORIGIN_BURST: u32 = 32;
+/// ... and regains one change in this time.
+pub const ORIGIN_REFILL_MS: u64 = 500;
+
+/// Reconciliation with one random link, +- [`DIGEST_JITTER_MS`]. Eager push over ordered links loses little; this repairs the rest.
+pub const DIGEST_INTERVAL_MS: u64 = 5_000;
+/// So that a mesh started at once does not reconcile at once.
+pub const DIGEST_JITTER_MS: u64 = 1_000;
+/// A differing range of at most this many entries is listed (48 bytes each), a larger one is split.
+pub const RANGE_LISTED_MAX: usize = 64;
+/// Into how many parts a differing range is split: three rounds reach one entry of ten thousand.
+pub const RANGE_PARTS: usize = 16;
+/// Ranges that wait to be sent to one peer. More are dropped; the next digest finds them again.
+pub const RANGES_QUEUED_MAX: usize = 512;
+
+/// Every link is probed this often, because libp2p may take 10 s to notice a killed peer over UDP.
+pub const PROBE_INTERVAL_MS: u64 = 1_000;
+/// Nothing heard for this long: suspected. Two probes lost and a half, and the least after which anyone may be declared dead.
+pub const SILENCE_MS: u64 = 2_500;
+/// A suspicion that nothing refuted for this long is a death.
+pub const DEATH_AFTER_MS: u64 = 2_500;
+/// Least time between two passes of an accusation to the same accused, and between two refutations.
+pub const ACCUSATION_INTERVAL_MS: u64 = 1_000;
+/// Our own timer late by more than this: we are the slow one, and accuse nobody for [`SILENCE_MS`].
+pub const LATE_MS: u64 = 1_000;
+/// Wall and monotonic clock parted by more than this: the machine slept or its clock was set.
+pub const CLOCK_JUMP_MS: u64 = 10_000;
+/// Accusers remembered per accused: a majority of at most eight active neighbours needs five, small full meshes sixteen.
+pub const ACCUSERS_MAX: usize = 16;
+
+/// Reaching nobody: a distance that means "no path".
+pub const UNREACHABLE: u8 = 32;
+/// How long a lost path is poisoned before a longer one is believed: several one-way delays, so that echoes of it die first.
+pub const HOLD_MS: u64 = 500;
+
+/// Own loads are told at most this often when they change ...
+pub const LOAD_INTERVAL_MS_MIN: u64 = 100;
+/// ... and again after this long when they do not, so that their age says something.
+pub const LOAD_REFRESH_MS: u64 = 2_000;
+
+/// Nodes that dialling knows addresses of.
+pub const DIAL_TARGETS_MAX: usize = 256;
+/// Dials under way at once: each costs a handshake on both sides.
+pub const DIALS_IN_FLIGHT_MAX: usize = 8;
+/// A dial that was never answered counts as failed after this long.
+pub const DIAL_TIMEOUT_MS: u64 = 15_000;
+/// Of two nodes that learn of each other the lower id dials first, the other after this long.
+pub const DIAL_TIE_BREAK_MS: u64 = 1_000;
+/// First back-off after a failed dial; doubles up to [`DIAL_BACKOFF_MS_MAX`].
+pub const DIAL_BACKOFF_MS: u64 = 1_000;
+pub const DIAL_BACKOFF_MS_MAX: u64 = 60_000;
+/// One lost peer is dialled again this often.
+pub const REDIAL_INTERVAL_MS: u64 = 2_000;
+/// Nodes in the on-disk address book.
+pub const ADDRESS_BOOK_MAX: usize = 64;
+/// Longest address text that is taken.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+
+/// A second newer record of oneself is answered with a higher incarnation at most this often.
+pub const INCARNATION_INTERVAL_MS: u64 = 30_000;
+
+/// What a bad frame costs its sender, in points.
+pub const BAD_FRAME_POINTS: u32 = 20;
+/// What a bad signature costs: nobody makes one by accident.
+pub const BAD_SIGNATURE_POINTS: u32 = 40;
+/// At this many points the link is closed.
+pub const BLAME_POINTS_MAX: u32 = 100;
+/// One point is forgiven in this time.
+pub const BLAME_FORGIVEN_MS: u64 = 1_000;
+/// A peer whose link was closed for blame is not linked again for this long.
+pub const BAN_MS: u64 = 10 * 60 * 1_000;
+/// Banned peers remembered; the one whose ban ends first is forgotten beyond that.
+pub const BANS_MAX: usize = 256;
+/// An origin that signed two records with one number is not believed for at least this long.
+pub const QUARANTINE_MS: u64 = 10 * 60 * 1_000;
+
+/// Outputs that wait to be drained. Only events are dropped beyond it; effects are bounded by links and dials.
+pub const EVENTS_QUEUED_MAX: usize = 4_096;
+
+/// Longest name of a node, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Most labels of a node.
+pub const LABELS_MAX: usize = 16;
+/// Longest key or value of a label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Neighbours that a record names.
+pub const NEIGHBOURS_MAX: usize = 16;
