@@ -1,2 +1,17 @@
-#[test]
-fn nothing() {}
+//! Meshes of real processes: every test starts the `atmo` binary, speaks its command line and its HTTP endpoint, and knows nothing of
+//! the crates behind them. Everything happens on loopback, on ports chosen by the system, in temporary folders.
+
+mod support;
+
+mod backends;
+mod built_in_model;
+mod cancelling;
+mod endpoint;
+mod failover;
+mod joining;
+mod modes;
+mod python_client;
+mod restarting;
+mod routing;
+mod starting;
+mod strangers;

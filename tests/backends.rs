@@ -1,0 +1,77 @@
+//! Engines: how they are found and configured, and what is said of one that does not work.
+
+use serde_json::Value;
+
+use crate::support::ollama::OLLAMA_MODEL;
+use crate::support::{Manner, MockOllama, MockOpenAi, Node, PATIENCE, Setup, mesh, until};
+
+/// Waits until `atmo status` says one of `words` somewhere near the backend's name.
+async fn status_says(node: &Node, backend: &str, words: &[&str]) {
+    let what = format!("the status says of {backend} one of {words:?}");
+    until(PATIENCE, &what, async || {
+        let status = node.json(&["status"]).await.to_string().to_lowercase();
+        status.contains(backend) && words.iter().any(|word| status.contains(word))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_ollama_is_offered_without_any_configuration() {
+    let ollama = MockOllama::start().await;
+    let node = Setup::new("node").discovers().environment("OLLAMA_HOST", &ollama.host()).start().await;
+    mesh::offers(&node, OLLAMA_MODEL).await;
+    assert_eq!(ollama.chats(), 0, "looking for engines infers nothing");
+    let answer: Value = node.chat(OLLAMA_MODEL, false).await.json().await.expect("an answer is JSON");
+    assert_eq!(answer["choices"][0]["message"]["content"], "hello from ollama");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_backend_offers_what_its_entry_says() {
+    let engine = MockOpenAi::start("engine", &["wanted", "unwanted"]).await;
+    let ollama = MockOllama::start().await;
+    let key = tempfile::NamedTempFile::new().expect("the temporary folder can be written");
+    std::fs::write(key.path(), "secret\n").expect("the temporary folder can be written");
+    let config = format!(
+        "{}models = [\"wanted\"]\napi_key_file = {:?}\n[[backends]]\nkind = \"ollama\"\nurl = \"http://{}\"\n",
+        engine.config(),
+        key.path(),
+        ollama.host()
+    );
+    let node = Setup::new("node").config(&config).start().await;
+    mesh::offers(&node, "wanted").await;
+    mesh::offers(&node, OLLAMA_MODEL).await;
+    assert!(!node.models().await.contains(&"unwanted".to_owned()));
+    assert_eq!(engine.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_answers_html_is_not_offered_and_said_so() {
+    let engine = MockOpenAi::start("designer", &["twin"]).await;
+    engine.behaves(Manner::Html);
+    let node = Setup::new("node").config(&engine.config()).start().await;
+    status_says(&node, "designer", &["html"]).await;
+    assert_eq!(node.models().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_down_is_said_so_and_offered_once_it_is_up() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let config = engine.config().replace("\"engine\"", "\"sleeper\"");
+    drop(engine);
+    let node = Setup::new("node").config(&config).start().await;
+    status_says(&node, "sleeper", &["down", "not reachable", "unreachable", "refused"]).await;
+    assert_eq!(node.models().await, Vec::<String>::new());
+    assert_eq!(node.chat("twin", false).await.status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_never_answers_holds_nobody_up_for_ever() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let node = Setup::new("node").config(&engine.config()).start().await;
+    mesh::offers(&node, "twin").await;
+    engine.behaves(Manner::Silent);
+    let waiting = node.chat("twin", true);
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), waiting).await.is_err(), "the engine is silent");
+    until(PATIENCE, "the engine is left alone", async || engine.active() == 0).await;
+    node.json(&["status"]).await;
+}

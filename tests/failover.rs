@@ -1,0 +1,118 @@
+//! What happens to the next request when a provider is busy, broken or dead.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Manner, MockOpenAi, Node, PATIENCE, Setup, in_time, mesh, until};
+
+/// A killed node leaves the routes within this.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+struct Trio {
+    engines: [MockOpenAi; 2],
+    providers: [Node; 2],
+    visitor: Node,
+}
+
+/// Two equal providers of the model `twin`, and a visitor that has none.
+async fn trio(mode: &str) -> Trio {
+    let engines = [MockOpenAi::start("engine", &["twin"]).await, MockOpenAi::start("engine", &["twin"]).await];
+    let first = Setup::new("first").argument("--mode", mode).config(&engines[0].config()).start().await;
+    let second = Setup::new("second").argument("--mode", mode).config(&engines[1].config()).start().await;
+    let visitor = Setup::new("visitor").start().await;
+    mesh::form(&visitor, &[&first, &second]).await;
+    mesh::capability(&visitor, &first, "twin").await;
+    mesh::capability(&visitor, &second, "twin").await;
+    Trio { engines, providers: [first, second], visitor }
+}
+
+impl Trio {
+    /// Asks from the visitor and says which of the two providers answered.
+    async fn ask(&self) -> usize {
+        let answer = in_time(PATIENCE, "an answer", self.visitor.chat("twin", false)).await;
+        let status = answer.status();
+        let node = answer.headers().get("x-atmo-node").map(|node| node.to_str().expect("text").to_owned());
+        let text = answer.text().await.expect("the answer arrives");
+        assert_eq!(status, 200, "{text}");
+        let node = node.expect("an answer names its node");
+        self.providers.iter().position(|provider| provider.is_named_by(&node)).expect("one of the two answered")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saturated_provider_is_passed_over() {
+    let trio = trio("provider").await;
+    let idle = mesh::capability(&trio.visitor, &trio.providers[0], "twin").await;
+    trio.engines[0].speaks(1200, Duration::from_millis(50));
+    // A provider sends nothing out, so that these all stay with the first engine.
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let request = crate::support::node::client()
+            .post(trio.providers[0].url("/v1/chat/completions"))
+            .json(&crate::support::node::question("twin", true));
+        held.spawn(async move { request.send().await.ok()?.bytes().await.ok() });
+    }
+    until(PATIENCE, "the first engine is at work", async || trio.engines[0].active() > 0).await;
+    until(PATIENCE, "the visitor hears of the load", async || {
+        mesh::capability(&trio.visitor, &trio.providers[0], "twin").await["load"] != idle["load"]
+    })
+    .await;
+    for _ in 0..6 {
+        assert_eq!(trio.ask().await, 1);
+    }
+    assert_eq!(trio.engines[1].requests().len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_engine_costs_no_request() {
+    let trio = trio("participant").await;
+    trio.engines[0].behaves(Manner::Failing);
+    for _ in 0..8 {
+        assert_eq!(trio.ask().await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_provider_costs_no_request_and_leaves_the_routes() {
+    let mut trio = trio("participant").await;
+    let chosen = trio.ask().await;
+    trio.providers[chosen].kill().await;
+    let killed = Instant::now();
+    assert_eq!(trio.ask().await, 1 - chosen);
+    let survivors = [&trio.visitor, &trio.providers[1 - chosen]];
+    for node in survivors {
+        mesh::knows_within(GONE_WITHIN.saturating_sub(killed.elapsed()), node, &survivors).await;
+    }
+    assert_eq!(trio.ask().await, 1 - chosen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_mesh_of_two_a_killed_provider_leaves_the_routes_too() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let mut provider = Setup::new("provider").config(&engine.config()).start().await;
+    let visitor = Setup::new("visitor").start().await;
+    mesh::form(&visitor, &[&provider]).await;
+    mesh::offers(&visitor, "twin").await;
+    provider.kill().await;
+    mesh::knows_within(GONE_WITHIN, &visitor, &[&visitor]).await;
+    assert_eq!(visitor.models().await, Vec::<String>::new());
+    assert_eq!(visitor.chat("twin", false).await.status(), 404);
+    let all = visitor.json(&["nodes", "--all"]).await;
+    assert!(all.to_string().contains(provider.id()), "{all}");
+}
+
+/// After the first byte nothing can be taken back: the client is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_off_says_so() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let provider = Setup::new("provider").config(&engine.config()).start().await;
+    let visitor = Setup::new("visitor").start().await;
+    mesh::form(&visitor, &[&provider]).await;
+    mesh::offers(&visitor, "twin").await;
+    engine.behaves(Manner::Cutting { after: 2 });
+    let answer = visitor.chat("twin", true).await;
+    assert_eq!(answer.status(), 200);
+    let text = in_time(PATIENCE, "the stream ends", answer.text()).await;
+    assert!(text.as_ref().map_or(true, |text| text.contains("error") && !text.contains("[DONE]")), "{text:?}");
+    engine.behaves(Manner::Proper);
+    assert_eq!(visitor.chat("twin", true).await.status(), 200);
+}
