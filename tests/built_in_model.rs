@@ -66,7 +66,7 @@ async fn with_model_file(bytes: &[u8]) -> (Node, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     let path = folder.path().join("own-model.gguf");
     std::fs::write(&path, bytes).expect("the temporary folder can be written");
-    let config = format!("[[backends]]\nkind = \"llama-cpp\"\nname = \"own\"\nmodels = [{path:?}]\n");
+    let config = format!("[[backends]]\nkind = \"llama-cpp\"\nname = \"own-model\"\npath = {path:?}\n");
     (Setup::new("node").config(&config).start().await, folder)
 }
 
