@@ -128,3 +128,12 @@ pub const LABELS_MAX: usize = 16;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Neighbours that a record names.
 pub const NEIGHBOURS_MAX: usize = 16;
+
+/// Dialling looks again this soon while dials are under way and more wait.
+pub const DIAL_PAUSE_MS: u64 = 100;
+/// Leases expire and unused bodies are let go this often; leases are an hour long.
+pub const SWEEP_INTERVAL_MS: u64 = 30_000;
+/// A body that was not in the push is asked for after this long: it may be in the next frame of the same burst.
+pub const FETCH_DELAY_MS: u64 = 200;
+/// Proofs of equivocation kept; beyond it the origin stays quarantined without one.
+pub const PROOFS_MAX: usize = 64;

@@ -5,18 +5,26 @@
 //! `poll_timeout()` and gives frames to `poll_send(peer, budget)` when a link can take them. Time and randomness come in; nothing here
 //! opens a socket, reads a clock or a file, or spawns.
 
+pub mod admission;
 pub mod codec;
 pub mod config;
+pub mod distance;
 pub mod envelope;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod gossip;
+pub mod gradient;
 pub mod identity;
+pub mod invitation;
+pub mod liveness;
 pub mod membership;
 pub mod mesh;
 pub mod record;
+pub mod timers;
 pub mod wire;
 
 pub use envelope::{Envelope, EnvelopeError};
 pub use identity::{BodyHash, CapabilityId, CertificateHash, MeshId, NodeId, NodeKey, Slug};
+pub use invitation::{JoinCode, Ledger};
 pub use membership::{Chain, Member, Revocations, Roles};
 pub use record::{CapabilityBody, Mode, NodeRecord};

@@ -3,52 +3,505 @@
 //! Take `handle(now, input)` for every fact from outside, drain `poll_output()`, then sleep until `poll_timeout()` and call
 //! `handle_timeout(now)`. Frames are *pulled*: after [`Output::WantsSend`] call `poll_send` whenever the link's writer is free, until it
 //! returns `None`; what changes meanwhile is folded into what is still to be sent, so a slow peer costs dirty bits and never a backlog.
+//!
+//! This release connects everyone with everyone up to [`LINKS_WANTED`](crate::config::LINKS_WANTED) links and pushes what is new to every
+//! link at once. A bounded active view and a broadcast tree are absent; they change who is linked and pushed to, not what is said.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+mod accept;
+mod dial;
+mod link;
+mod look;
+mod own;
+mod receive;
+mod send;
+mod standing;
 mod vocabulary;
 
+pub use look::OriginView;
 pub use vocabulary::{Blame, CloseReason, DeathCause, Event, Input, LinkLoss, MeshConfig, Now, Output};
 
-use crate::identity::NodeId;
+use self::accept::{Pending, Proof, Want};
+use self::dial::Dialler;
+use self::link::Link;
+use self::own::Own;
+use crate::config::{
+    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CHAINS_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, DIGEST_INTERVAL_MS,
+    DIGEST_JITTER_MS, EVENTS_QUEUED_MAX, FETCH_RETRY_MS, LATE_MS, LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX,
+    NEIGHBOURS_COALESCE_MS, RECORD_COALESCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
+};
+use crate::distance::{Distances, LinkId};
+use crate::gossip::Interned;
+use crate::gossip::ranges::EVERYTHING;
+use crate::gradient::{Gradient, Slot, Standing};
+use crate::identity::{BodyHash, CertificateHash, NodeId, Slug};
+use crate::liveness::{Suspicions, short_number};
+use crate::record::{CapabilityBody, Load, Offered};
+use crate::timers::{Timer, Timers};
+use crate::wire::{Body, VerifiedChain};
 
 /// One node's part in the mesh.
 #[derive(Debug)]
 pub struct Mesh {
-    id: NodeId,
+    own: Own,
+    me: Slot,
+    table: Gradient,
+    distances: Distances,
+    suspicions: Suspicions,
+    links: BTreeMap<LinkId, Link>,
+    link_of: BTreeMap<NodeId, LinkId>,
+    bodies: Interned<BodyHash, Body>,
+    chains: Interned<CertificateHash, VerifiedChain>,
+    pending: BTreeMap<NodeId, Pending>,
+    wants: BTreeMap<Want, Option<LinkId>>,
+    quarantined: BTreeMap<Slot, Proof>,
+    bans: BTreeMap<NodeId, u64>,
+    dialler: Dialler,
+    own_loads: BTreeMap<Slug, Load>,
+    loads_told_ms: u64,
+    timers: Timers,
+    /// Until when this node doubts itself and accuses nobody.
+    doubt_until_ms: u64,
+    /// Wall minus monotonic milliseconds, as last seen.
+    clock_offset_ms: i64,
+    outputs: VecDeque<Output>,
+    roster_changed: bool,
+    roster_generation: u64,
+    condition_generation: u64,
+    refused: Refused,
+    rng: ChaCha12Rng,
+}
+
+/// What was not taken, for metrics. Costs nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Refused {
+    pub expired: u64,
+    pub leased_too_far_ahead: u64,
+    pub unknown_frames: u64,
+    pub quarantined: u64,
+    pub waiting_overflow: u64,
 }
 
 impl Mesh {
+    /// Asks at once for its incarnation to be written down; says nothing to anybody before that is done.
     pub fn new(config: MeshConfig, now: Now) -> Self {
-        let _ = now;
-        Self { id: config.key.id() }
+        let rng = ChaCha12Rng::seed_from_u64(config.seed);
+        let own = Own::new(config, now);
+        let mut table = Gradient::default();
+        let me = table.slot_or_new(own.id).expect("an empty table has room");
+        let mut chains = Interned::new(CHAINS_MAX);
+        chains.insert(own.chain.hash(), Arc::clone(&own.chain));
+        let mut mesh = Self {
+            me,
+            table,
+            distances: Distances::new(me),
+            suspicions: Suspicions::default(),
+            links: BTreeMap::new(),
+            link_of: BTreeMap::new(),
+            bodies: Interned::new(BODIES_MAX),
+            chains,
+            pending: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            quarantined: BTreeMap::new(),
+            bans: BTreeMap::new(),
+            dialler: Dialler::new(own.id),
+            own_loads: BTreeMap::new(),
+            loads_told_ms: 0,
+            timers: Timers::default(),
+            doubt_until_ms: 0,
+            clock_offset_ms: offset_ms(now),
+            outputs: VecDeque::new(),
+            roster_changed: false,
+            roster_generation: 0,
+            condition_generation: 0,
+            refused: Refused::default(),
+            own,
+            rng,
+        };
+        mesh.outputs.push_back(Output::PersistIncarnation(mesh.own.incarnation()));
+        mesh.timers.set(Timer::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);
+        mesh.arm_digest(now);
+        mesh
     }
 
     pub fn id(&self) -> NodeId {
-        self.id
+        self.own.id
     }
 
     /// Takes one fact from outside, and whatever was due by `now`.
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
+        self.advance(now);
+        match input {
+            Input::LinkUp { peer, chain, rtt_ms } => self.link_up(peer, chain, rtt_ms, now),
+            Input::LinkDown { peer, cause } => self.link_down(peer, cause, now),
+            Input::Frame { peer, frame } => self.receive(peer, frame, now),
+            Input::BadFrame { peer, .. } => self.blame_peer(peer, Blame::BadFrame, now),
+            Input::DialFailed { node } => self.dialler.failed(&node, now.mono_ms, &mut self.rng),
+            Input::Offer(offers) => self.offer(offers, now),
+            Input::Addresses(addresses) => self.address(addresses, now),
+            Input::Rename(name) => self.amend_own(now, |own| own.rename(name)),
+            Input::Mode(mode) => self.amend_own(now, |own| own.set_mode(mode)),
+            Input::Labels(labels) => self.amend_own(now, |own| own.label(labels)),
+            Input::Load(loads) => self.own_load(loads, now),
+            Input::Rtt { peer, ms } => self.measured(peer, ms),
+            Input::Found { node, addresses } => self.found(node, addresses, now),
+            Input::IncarnationPersisted(incarnation) => self.persisted(incarnation, now),
+            Input::Leave => self.leave(now),
+        }
+        self.settle(now);
     }
 
     /// Does whatever is due by `now`.
     pub fn handle_timeout(&mut self, now: Now) {
-        let _ = now;
+        self.advance(now);
+        self.settle(now);
     }
 
     /// The next effect to have, if any.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When to call [`Mesh::handle_timeout`] at the latest, in monotonic milliseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        None
+        self.timers.next_ms()
     }
 
-    /// One encoded frame for `peer` of about `budget_bytes` at most, or `None` when there is nothing to say.
-    pub fn poll_send(&mut self, now: Now, peer: NodeId, budget_bytes: usize) -> Option<Vec<u8>> {
-        let _ = (now, peer, budget_bytes);
-        None
+    fn advance(&mut self, now: Now) {
+        self.doubt_clocks(now);
+        while let Some(timer) = self.timers.pop_due(now.mono_ms) {
+            self.fire(timer, now);
+        }
     }
+
+    fn fire(&mut self, timer: Timer, now: Now) {
+        match timer {
+            Timer::Sign => self.sign(now),
+            Timer::Links => self.check_links(now),
+            Timer::Holds => self.distances.release(now.mono_ms),
+            Timer::Verdicts => self.judge_suspects(now),
+            Timer::Digest => self.start_digest(now),
+            Timer::Fetch => self.ask_for_missing(now),
+            Timer::Dial => self.dial(now),
+            Timer::Loads => self.tell_loads(now),
+            Timer::Sweep => self.sweep(now),
+        }
+    }
+
+    /// What follows from any change: standings, deadlines, and whom there is something to say to.
+    fn settle(&mut self, now: Now) {
+        while let Some(slot) = self.distances.pop_changed() {
+            self.distance_changed(slot, now);
+        }
+        self.timers.put(Timer::Holds, self.distances.release_at_ms());
+        if let Some(at_ms) = self.suspicions.next_ms(now.mono_ms) {
+            self.timers.sooner(Timer::Verdicts, at_ms);
+        }
+        let dial_at = self.dialler.next_ms(self.links.len()).map(|at_ms| at_ms.max(now.mono_ms + DIAL_PAUSE_MS));
+        self.timers.put(Timer::Dial, dial_at);
+        self.announce_sends();
+        if std::mem::take(&mut self.roster_changed) {
+            self.event(Event::CapabilitiesChanged);
+        }
+    }
+
+    /// Our own timer far too late means that we slept, not that everyone else died.
+    fn doubt_clocks(&mut self, now: Now) {
+        let late = self.timers.next_ms().is_some_and(|due| now.mono_ms > due + LATE_MS);
+        let jump_ms = offset_ms(now) - self.clock_offset_ms;
+        let jumped = jump_ms.unsigned_abs() > CLOCK_JUMP_MS;
+        if late || jumped {
+            self.doubt_until_ms = now.mono_ms + SILENCE_MS;
+            self.links.values_mut().for_each(|link| link.heard_ms = now.mono_ms);
+        }
+        if jumped {
+            self.clock_offset_ms = offset_ms(now);
+            self.event(Event::ClockDoubt { jump_ms });
+            self.want_sign(RECORD_COALESCE_MS, now);
+        }
+    }
+
+    fn doubts_itself(&self, now: Now) -> bool {
+        now.mono_ms < self.doubt_until_ms
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.outputs.len() < EVENTS_QUEUED_MAX {
+            self.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    // Links
+
+    fn link_up(&mut self, peer: NodeId, chain: Arc<VerifiedChain>, rtt_ms: u32, now: Now) {
+        self.drop_link(peer, now);
+        match self.refuse_link(peer, &chain, now) {
+            Some(reason) => self.outputs.push_back(Output::Close { peer, reason }),
+            None => self.admit_link(peer, chain, rtt_ms, now),
+        }
+    }
+
+    fn refuse_link(&mut self, peer: NodeId, chain: &VerifiedChain, now: Now) -> Option<CloseReason> {
+        if peer == self.own.id {
+            self.event(Event::SecondHolderOfKey);
+            return Some(CloseReason::NotAdmitted);
+        }
+        let member = &chain.member;
+        if member.node != peer || member.mesh != self.own.mesh || member.check_time(now.wall_ms, LEASE_GRACE_MS).is_err() {
+            return Some(CloseReason::NotAdmitted);
+        }
+        if self.bans.get(&peer).is_some_and(|until| now.mono_ms < *until) {
+            return Some(CloseReason::Misbehaved);
+        }
+        (self.links.len() >= LINKS_MAX).then_some(CloseReason::TooManyLinks)
+    }
+
+    fn admit_link(&mut self, peer: NodeId, chain: Arc<VerifiedChain>, rtt_ms: u32, now: Now) {
+        let free = (0..=u8::MAX).map(LinkId).find(|id| !self.links.contains_key(id));
+        let (Some(id), Some(slot)) = (free, self.table.slot_or_new(peer)) else {
+            self.outputs.push_back(Output::Close { peer, reason: CloseReason::TooManyLinks });
+            return;
+        };
+        self.links.insert(id, Link::new(id, peer, slot, rtt_ms, now.mono_ms));
+        self.link_of.insert(peer, id);
+        self.dialler.linked(&peer);
+        self.distances.link_up(id, slot, now.mono_ms);
+        self.suspicions.heard(slot);
+        self.take_chain(chain, id, now);
+        self.greet(id, now);
+        self.timers.sooner(Timer::Links, now.mono_ms);
+        self.neighbours_changed(now);
+        self.judge(slot, now);
+        self.remember(slot);
+    }
+
+    /// The first words on a link: our own record, and (one side only, or both would push the same) what we hold of the others.
+    fn greet(&mut self, id: LinkId, now: Now) {
+        let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);
+        let (me, own_id) = (self.me, self.own.id);
+        let signed = self.table.has_record(me);
+        let has_loads = !self.own_loads.is_empty();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if signed {
+            link.outbox.records.insert(me.0);
+        }
+        link.outbox.loads = has_loads;
+        if own_id < link.peer {
+            link.outbox.add_range(summary);
+        }
+    }
+
+    fn link_down(&mut self, peer: NodeId, cause: LinkLoss, now: Now) {
+        let Some(link) = self.drop_link(peer, now) else { return };
+        if cause == LinkLoss::Lost && !link.closing && !self.doubts_itself(now) {
+            self.suspect(link.slot, now);
+        }
+        self.judge(link.slot, now);
+    }
+
+    /// Takes a link out of every structure that knows it.
+    fn drop_link(&mut self, peer: NodeId, now: Now) -> Option<Link> {
+        let id = self.link_of.remove(&peer)?;
+        let link = self.links.remove(&id)?;
+        self.distances.link_down(id, now.mono_ms);
+        self.dialler.lost(&peer, now.mono_ms);
+        self.neighbours_changed(now);
+        Some(link)
+    }
+
+    fn link(&mut self, peer: &NodeId) -> Option<&mut Link> {
+        self.links.get_mut(self.link_of.get(peer)?)
+    }
+
+    fn measured(&mut self, peer: NodeId, ms: u32) {
+        if let Some(link) = self.link(&peer) {
+            link.rtt_ms = ms;
+            self.condition_generation += 1;
+        }
+    }
+
+    fn close(&mut self, peer: NodeId, reason: CloseReason) {
+        if let Some(link) = self.link(&peer).filter(|link| !link.closing) {
+            link.closing = true;
+            self.outputs.push_back(Output::Close { peer, reason });
+        }
+    }
+
+    fn blame_peer(&mut self, peer: NodeId, why: Blame, now: Now) {
+        let Some(link) = self.link(&peer) else { return };
+        if link.blame(why.points(), now.mono_ms) >= BLAME_POINTS_MAX {
+            self.ban(peer, now);
+            self.close(peer, CloseReason::Misbehaved);
+        }
+        self.event(Event::Blamed { peer, why });
+    }
+
+    fn ban(&mut self, peer: NodeId, now: Now) {
+        if self.bans.len() >= BANS_MAX {
+            let first = self.bans.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer);
+            first.map(|first| self.bans.remove(&first));
+        }
+        self.bans.insert(peer, now.mono_ms + BAN_MS);
+    }
+
+    // Dialling
+
+    fn found(&mut self, node: NodeId, addresses: Vec<String>, now: Now) {
+        let mutual = self.table.record_of(&node).is_some();
+        self.dialler.learn(node, addresses, mutual, now.mono_ms);
+        if self.link_of.contains_key(&node) {
+            self.dialler.linked(&node);
+        }
+        self.dial(now);
+    }
+
+    fn dial(&mut self, now: Now) {
+        for (node, addresses) in self.dialler.due(self.links.len(), now.mono_ms, &mut self.rng) {
+            self.outputs.push_back(Output::Dial { node, addresses });
+        }
+    }
+
+    /// Tells the address book of a linked peer's addresses.
+    fn remember(&mut self, slot: Slot) {
+        let Some(origin) = self.table.get(slot) else { return };
+        let addresses = origin.record.as_ref().map(|held| held.record.addresses.clone()).unwrap_or_default();
+        if self.link_of.contains_key(&origin.id) && !addresses.is_empty() {
+            self.outputs.push_back(Output::Remember { node: origin.id, addresses });
+        }
+    }
+
+    // This node's own record
+
+    fn amend_own(&mut self, now: Now, amend: impl FnOnce(&mut Own)) {
+        amend(&mut self.own);
+        self.want_sign(RECORD_COALESCE_MS, now);
+    }
+
+    fn offer(&mut self, offers: Vec<(Offered, Arc<CapabilityBody>)>, now: Now) {
+        let mut offered = Vec::with_capacity(offers.len());
+        for (offer, body) in offers {
+            let Some(body) = Body::new(body).ok().filter(|body| body.hash == offer.body) else { continue };
+            if self.bodies.insert(body.hash, Arc::new(body)).is_some() {
+                offered.push(offer);
+            }
+        }
+        if self.own.offer(offered) {
+            self.want_sign(RECORD_COALESCE_MS, now);
+        }
+    }
+
+    fn address(&mut self, addresses: Vec<String>, now: Now) {
+        if self.own.address(addresses) {
+            self.want_sign(RECORD_COALESCE_MS, now);
+        }
+    }
+
+    fn leave(&mut self, now: Now) {
+        self.own.leave();
+        self.sign(now);
+    }
+
+    fn persisted(&mut self, incarnation: u64, now: Now) {
+        self.own.persisted(incarnation);
+        self.want_sign(0, now);
+    }
+
+    fn neighbours_changed(&mut self, now: Now) {
+        if self.table.has_record(self.me) {
+            self.want_sign(NEIGHBOURS_COALESCE_MS, now);
+        }
+    }
+
+    fn want_sign(&mut self, wait_ms: u64, now: Now) {
+        let at_ms = self.own.sign_at_ms(wait_ms, now.mono_ms);
+        self.timers.sooner(Timer::Sign, at_ms);
+    }
+
+    fn sign(&mut self, now: Now) {
+        let heard = self.links.values().filter(|link| link.silent_since.is_none());
+        let neighbours = heard.map(|link| short_number(&link.peer)).collect();
+        let Some(signed) = self.own.sign(neighbours, now) else { return };
+        self.timers.set(Timer::Sign, now.mono_ms + LEASE_RENEWAL_MS);
+        self.put_record(self.me, Arc::new(signed), None, now);
+        self.judge(self.me, now);
+    }
+
+    // Loads
+
+    fn own_load(&mut self, loads: Vec<(Slug, Load)>, now: Now) {
+        let before = self.own_loads.clone();
+        self.own_loads.extend(loads);
+        if self.own_loads != before {
+            self.condition_generation += 1;
+            let earliest = self.loads_told_ms + crate::config::LOAD_INTERVAL_MS_MIN;
+            self.timers.sooner(Timer::Loads, earliest.max(now.mono_ms));
+        }
+    }
+
+    fn tell_loads(&mut self, now: Now) {
+        self.loads_told_ms = now.mono_ms;
+        self.links.values_mut().for_each(|link| link.outbox.loads = true);
+        self.timers.set(Timer::Loads, now.mono_ms + crate::config::LOAD_REFRESH_MS);
+    }
+
+    // Reconciliation
+
+    fn arm_digest(&mut self, now: Now) {
+        let jitter = self.rng.random_range(0..=2 * DIGEST_JITTER_MS);
+        self.timers.set(Timer::Digest, now.mono_ms + DIGEST_INTERVAL_MS - DIGEST_JITTER_MS + jitter);
+    }
+
+    fn start_digest(&mut self, now: Now) {
+        self.arm_digest(now);
+        if self.links.is_empty() {
+            return;
+        }
+        let at = self.rng.random_range(0..self.links.len());
+        let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);
+        if let Some(link) = self.links.values_mut().nth(at) {
+            link.outbox.add_range(summary);
+        }
+    }
+
+    /// Asks for every body and chain that is missing: each time another link.
+    fn ask_for_missing(&mut self, now: Now) {
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for (want, asked) in &mut self.wants {
+            let next = links.iter().find(|link| asked.is_none_or(|asked| **link > asked)).or(links.first());
+            *asked = next.copied();
+            let Some(link) = next.and_then(|next| self.links.get_mut(next)) else { break };
+            match want {
+                Want::Chain(hash) => link.outbox.want_chain(*hash),
+                Want::Body(hash) => link.outbox.want_body(*hash),
+            }
+        }
+        if !self.wants.is_empty() {
+            self.timers.set(Timer::Fetch, now.mono_ms + FETCH_RETRY_MS);
+        }
+    }
+
+    fn set_standing(&mut self, slot: Slot, standing: Standing) {
+        if let Some(origin) = self.table.get_mut(slot) {
+            origin.standing = standing;
+        }
+    }
+}
+
+impl Blame {
+    fn points(self) -> u32 {
+        match self {
+            Self::BadFrame | Self::BadContent | Self::NoRightToProvide => crate::config::BAD_FRAME_POINTS,
+            Self::BadSignature => crate::config::BAD_SIGNATURE_POINTS,
+            Self::ExcessRate | Self::Equivocation => 0,
+        }
+    }
+}
+
+fn offset_ms(now: Now) -> i64 {
+    now.wall_ms.wrapping_sub(now.mono_ms).cast_signed()
 }

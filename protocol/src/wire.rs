@@ -18,6 +18,7 @@ mod blob;
 mod verify;
 
 pub use blob::Blob;
+pub(crate) use verify::Content;
 pub use verify::{Body, BodyError, DirectVerifier, MemoVerifier, Unverified, Verified, VerifiedChain, Verifier};
 
 /// The version that this code writes for every kind.

@@ -1,0 +1,276 @@
+//! How far every origin is, over which neighbour: distance vectors, one per link.
+//!
+//! A distance is the fewest live links to an origin: 1 only over a live link to the origin itself, anything heard is at least 2,
+//! [`UNREACHABLE`] is no way at all. A way is not told to the neighbour it leads through (split horizon; told as unreachable, RFC 1058).
+//!
+//! Counting to infinity is prevented by the *feasibility condition* of DUAL and Babel (Garcia-Luna-Aceves 1993; RFC 8966): a neighbour's
+//! way is taken at once only if it is shorter than the shortest that we ourselves ever told since the last hold, for then it cannot lead
+//! through us. When a way is lost and no feasible one is there, the loss is told to everyone and the origin is *held* for [`HOLD_MS`]:
+//! whatever depended on us learns of it meanwhile, so what is still offered afterwards stands on its own and is believed, however long. So
+//! a triangle that loses its common neighbour says "gone" once instead of counting, and a detour is found after one hold. DUAL's
+//! queries would make the wait exact; a fixed wait needs no replies and therefore cannot get stuck on a slow neighbour. If it was too
+//! short, a stale way grows, which is a loss again and is held again: at worst there are 32 rounds.
+//!
+//! One byte per (origin, link) is heard and one is told: the first is the set of alternatives, the second makes every update a difference.
+
+use std::collections::BTreeMap;
+
+use crate::config::{HOLD_MS, UNREACHABLE};
+use crate::gossip::Bits;
+use crate::gradient::Slot;
+
+/// A link's number while it stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct LinkId(pub u8);
+
+/// Distances to all origins over all links.
+#[derive(Clone, Debug)]
+pub struct Distances {
+    me: Slot,
+    ways: Vec<Way>,
+    vectors: BTreeMap<LinkId, Vector>,
+    /// Origins whose loss is being told, and until when.
+    held: BTreeMap<Slot, u64>,
+    changed: Bits,
+}
+
+/// What is believed and told about one origin.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// As told to others: unreachable while held.
+    hops: u8,
+    /// Only what is heard below this is taken without a hold.
+    feasible: u8,
+    via: Option<LinkId>,
+}
+
+const NO_WAY: Way = Way { hops: UNREACHABLE, feasible: UNREACHABLE, via: None };
+
+/// What is between us and one neighbour.
+#[derive(Clone, Debug)]
+struct Vector {
+    /// Who is at the other end.
+    peer: Slot,
+    /// By slot; short means unreachable.
+    heard: Vec<u8>,
+    told: Vec<u8>,
+    /// Slots whose told value may be out of date.
+    dirty: Bits,
+    /// Nothing is heard from the peer at the moment: its ways do not count.
+    muted: bool,
+    /// The first frame of the vector is still to be sent.
+    fresh: bool,
+}
+
+impl Vector {
+    /// How far the peer says it is from `slot`.
+    fn offers(&self, slot: Slot) -> u8 {
+        match slot {
+            _ if self.muted => UNREACHABLE,
+            _ if slot == self.peer => 0,
+            _ => value(&self.heard, slot),
+        }
+    }
+}
+
+fn value(values: &[u8], slot: Slot) -> u8 {
+    values.get(slot.0 as usize).copied().unwrap_or(UNREACHABLE)
+}
+
+fn set_value(values: &mut Vec<u8>, slot: Slot, hops: u8) {
+    let at = slot.0 as usize;
+    if values.len() <= at {
+        values.resize(at + 1, UNREACHABLE);
+    }
+    values[at] = hops;
+}
+
+impl Distances {
+    /// `me` is this node's own slot, which has no distance.
+    pub fn new(me: Slot) -> Self {
+        Self { me, ways: Vec::new(), vectors: BTreeMap::new(), held: BTreeMap::new(), changed: Bits::default() }
+    }
+
+    pub fn link_up(&mut self, link: LinkId, peer: Slot, now_ms: u64) {
+        let mut dirty = Bits::default();
+        (0..self.ways.len() as u32).for_each(|slot| _ = dirty.insert(slot));
+        let vector = Vector { peer, heard: Vec::new(), told: Vec::new(), dirty, muted: false, fresh: true };
+        self.vectors.insert(link, vector);
+        self.choose(peer, now_ms);
+    }
+
+    pub fn link_down(&mut self, link: LinkId, now_ms: u64) {
+        self.vectors.remove(&link);
+        self.choose_all(now_ms);
+    }
+
+    /// Leaves out, or takes in again, the ways over a link whose peer is silent.
+    pub fn mute(&mut self, link: LinkId, muted: bool, now_ms: u64) {
+        let Some(vector) = self.vectors.get_mut(&link) else { return };
+        if vector.muted != muted {
+            vector.muted = muted;
+            self.choose_all(now_ms);
+        }
+    }
+
+    /// The peer starts over: what it told before is void. Call before the entries of that frame.
+    pub fn forget_heard(&mut self, link: LinkId, now_ms: u64) {
+        let Some(vector) = self.vectors.get_mut(&link) else { return };
+        if !vector.heard.is_empty() {
+            vector.heard.clear();
+            self.choose_all(now_ms);
+        }
+    }
+
+    /// The peer says that it is `hops` away from `slot`.
+    pub fn heard(&mut self, link: LinkId, slot: Slot, hops: u8, now_ms: u64) {
+        let Some(vector) = self.vectors.get_mut(&link) else { return };
+        if slot == self.me || slot == vector.peer {
+            return;
+        }
+        set_value(&mut vector.heard, slot, hops.clamp(1, UNREACHABLE));
+        self.make_room(slot);
+        self.choose(slot, now_ms);
+    }
+
+    /// Believes what is offered for every origin that was held long enough.
+    pub fn release(&mut self, now_ms: u64) {
+        let over: Vec<Slot> = self.held.iter().filter(|(_, until)| **until <= now_ms).map(|(slot, _)| *slot).collect();
+        for slot in over {
+            self.held.remove(&slot);
+            self.set_way(slot, |way, best| *way = Way { feasible: best.hops, ..best });
+        }
+    }
+
+    /// When to call [`Distances::release`].
+    pub fn release_at_ms(&self) -> Option<u64> {
+        self.held.values().min().copied()
+    }
+
+    /// The slot is given to another origin: nothing of the old one remains.
+    pub fn forget_slot(&mut self, slot: Slot) {
+        self.held.remove(&slot);
+        if let Some(way) = self.ways.get_mut(slot.0 as usize) {
+            *way = NO_WAY;
+        }
+        for vector in self.vectors.values_mut() {
+            set_value(&mut vector.heard, slot, UNREACHABLE);
+            set_value(&mut vector.told, slot, UNREACHABLE);
+            vector.dirty.remove(slot.0);
+        }
+    }
+
+    /// Fewest hops known, tentative while held; `None` where there is no way.
+    pub fn hops(&self, slot: Slot) -> Option<u8> {
+        let hops = if self.held.contains_key(&slot) { self.best(slot).hops } else { self.way(slot).hops };
+        (hops < UNREACHABLE).then_some(hops)
+    }
+
+    /// The neighbour through whom the shortest way leads.
+    pub fn next_hop(&self, slot: Slot) -> Option<LinkId> {
+        if self.held.contains_key(&slot) { self.best(slot).via } else { self.way(slot).via }
+    }
+
+    /// How many links offer a way.
+    pub fn alternatives(&self, slot: Slot) -> usize {
+        self.vectors.values().filter(|vector| vector.offers(slot) < UNREACHABLE).count()
+    }
+
+    /// Tells every link about `slot` again if what it was told is out of date.
+    pub fn touch(&mut self, slot: Slot) {
+        self.vectors.values_mut().for_each(|vector| _ = vector.dirty.insert(slot.0));
+    }
+
+    /// The next slot whose distance may have changed since it was last asked for.
+    pub fn pop_changed(&mut self) -> Option<Slot> {
+        self.changed.pop().map(Slot)
+    }
+
+    /// Whether `tell` has something to say on this link.
+    pub fn wants_to_tell(&self, link: LinkId) -> bool {
+        self.vectors.get(&link).is_some_and(|vector| vector.fresh || !vector.dirty.is_empty())
+    }
+
+    /// Up to `max` differences from what the link was told, and whether this is the first frame of a whole vector. Slots for which `known`
+    /// says no stay unsaid until they are touched again.
+    pub fn tell(&mut self, link: LinkId, max: usize, known: impl Fn(Slot) -> bool) -> Option<(bool, Vec<(Slot, u8)>)> {
+        let mut entries = Vec::new();
+        while entries.len() < max {
+            let Some(slot) = self.vectors.get_mut(&link)?.dirty.pop().map(Slot) else { break };
+            if !known(slot) {
+                continue;
+            }
+            let hops = self.to_tell(link, slot);
+            let told = &mut self.vectors.get_mut(&link)?.told;
+            if value(told, slot) != hops {
+                set_value(told, slot, hops);
+                entries.push((slot, hops));
+            }
+        }
+        let whole = std::mem::take(&mut self.vectors.get_mut(&link)?.fresh);
+        (whole || !entries.is_empty()).then_some((whole, entries))
+    }
+
+    fn to_tell(&self, link: LinkId, slot: Slot) -> u8 {
+        let way = self.way(slot);
+        let through_there = way.via == Some(link) || self.vectors.get(&link).is_some_and(|vector| vector.peer == slot);
+        if slot == self.me || through_there { UNREACHABLE } else { way.hops }
+    }
+
+    fn way(&self, slot: Slot) -> Way {
+        self.ways.get(slot.0 as usize).copied().unwrap_or(NO_WAY)
+    }
+
+    /// The shortest way on offer, the one in use first among equals.
+    fn best(&self, slot: Slot) -> Way {
+        let current = self.way(slot).via;
+        let offers = self.vectors.iter().map(|(link, vector)| (vector.offers(slot), current != Some(*link), *link));
+        match offers.min() {
+            Some((hops, _, link)) if hops + 1 < UNREACHABLE => Way { hops: hops + 1, feasible: UNREACHABLE, via: Some(link) },
+            _ => NO_WAY,
+        }
+    }
+
+    fn choose_all(&mut self, now_ms: u64) {
+        (0..self.ways.len() as u32).for_each(|slot| self.choose(Slot(slot), now_ms));
+    }
+
+    fn choose(&mut self, slot: Slot, now_ms: u64) {
+        if slot == self.me {
+            return;
+        }
+        let (way, best) = (self.way(slot), self.best(slot));
+        let feasible = best.hops <= way.feasible && best.hops < UNREACHABLE;
+        if feasible {
+            self.held.remove(&slot);
+            self.set_way(slot, |way, best| *way = Way { feasible: way.feasible.min(best.hops), ..best });
+        } else if way.hops < UNREACHABLE {
+            self.held.insert(slot, now_ms + HOLD_MS);
+            self.set_way(slot, |way, _| *way = Way { feasible: way.feasible, ..NO_WAY });
+        } else {
+            self.changed.insert(slot.0);
+        }
+    }
+
+    fn set_way(&mut self, slot: Slot, set: impl FnOnce(&mut Way, Way)) {
+        let best = self.best(slot);
+        self.make_room(slot);
+        let way = &mut self.ways[slot.0 as usize];
+        let before = *way;
+        set(way, best);
+        if (before.hops, before.via) != (way.hops, way.via) {
+            self.touch(slot);
+            self.changed.insert(slot.0);
+        }
+    }
+
+    fn make_room(&mut self, slot: Slot) {
+        let needed = slot.0 as usize + 1;
+        if self.ways.len() < needed {
+            self.ways.resize(needed, NO_WAY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

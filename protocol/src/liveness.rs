@@ -1,0 +1,220 @@
+//! Who is alive, by evidence: own silence, no path, and what neighbours say.
+//!
+//! After SWIM and its Lifeguard extensions (Das 2002; Dadgar 2018): suspicion first, death only when it was not refuted for
+//! [`DEATH_AFTER_MS`]. A suspicion removes a node from the routes at once. It comes from this node's own link, or from distances: a
+//! killed node's neighbours all lose it, so within one hold no path to it is left anywhere. One neighbour's word alone never removes
+//! anybody; a majority of the neighbours that the accused itself names does. Any newer signed record clears silence and accusations.
+//!
+//! State is kept for nodes under suspicion alone. Probes belong to links, and the doubt of a slow observer to the mesh.
+
+use std::collections::BTreeMap;
+
+use crate::config::{ACCUSATION_INTERVAL_MS, ACCUSERS_MAX, DEATH_AFTER_MS};
+use crate::gradient::{Slot, Standing};
+use crate::identity::NodeId;
+use crate::mesh::DeathCause;
+
+/// Evidence against every node that there is any against.
+#[derive(Clone, Debug, Default)]
+pub struct Suspicions(BTreeMap<Slot, Suspicion>);
+
+/// Evidence against one node; times are monotonic milliseconds.
+#[derive(Clone, Debug, Default)]
+struct Suspicion {
+    silent_since: Option<u64>,
+    unreachable_since: Option<u64>,
+    accusers: BTreeMap<NodeId, u64>,
+    /// When it was last told, by us or through us, that it is accused.
+    told_at: Option<u64>,
+}
+
+impl Suspicion {
+    fn is_over(&self) -> bool {
+        self.silent_since.is_none() && self.unreachable_since.is_none() && self.accusers.is_empty()
+    }
+
+    /// Deadlines at which the standing may change.
+    fn deadlines(&self) -> impl Iterator<Item = u64> {
+        let accused = self.accusers.values().min().copied();
+        [self.silent_since, self.unreachable_since, accused].into_iter().flatten().map(|since| since + DEATH_AFTER_MS)
+    }
+}
+
+impl Suspicions {
+    /// Our own link to the node went silent or broke.
+    pub fn silent(&mut self, slot: Slot, now_ms: u64) {
+        self.0.entry(slot).or_default().silent_since.get_or_insert(now_ms);
+    }
+
+    /// Our own link to the node is alive: silence and what others say are refuted.
+    pub fn heard(&mut self, slot: Slot) {
+        self.newer_record(slot);
+    }
+
+    /// A newer record, signed by the node, came in.
+    pub fn newer_record(&mut self, slot: Slot) {
+        self.amend(slot, |suspicion| {
+            suspicion.silent_since = None;
+            suspicion.accusers.clear();
+        });
+    }
+
+    /// Whether there is a path to the node. Where there is none for long, silence of a former link says nothing more.
+    pub fn reachable(&mut self, slot: Slot, reachable: bool, now_ms: u64) {
+        if reachable {
+            self.amend(slot, |suspicion| {
+                if suspicion.unreachable_since.take().is_some_and(|since| now_ms >= since + DEATH_AFTER_MS) {
+                    suspicion.silent_since = None;
+                }
+            });
+        } else {
+            self.0.entry(slot).or_default().unreachable_since.get_or_insert(now_ms);
+        }
+    }
+
+    /// A linked peer says that it hears nothing of the node.
+    pub fn accused(&mut self, slot: Slot, by: NodeId, now_ms: u64) {
+        let suspicion = self.0.entry(slot).or_default();
+        if suspicion.accusers.len() < ACCUSERS_MAX {
+            suspicion.accusers.entry(by).or_insert(now_ms);
+        }
+    }
+
+    /// Whether the accused may be told (again) now; counts as told.
+    pub fn may_tell(&mut self, slot: Slot, now_ms: u64) -> bool {
+        let Some(suspicion) = self.0.get_mut(&slot) else { return false };
+        let may = suspicion.told_at.is_none_or(|told| now_ms >= told + ACCUSATION_INTERVAL_MS);
+        if may {
+            suspicion.told_at = Some(now_ms);
+        }
+        may
+    }
+
+    /// Nodes that we ourselves hear nothing of although others say there is a path: they are to be told.
+    pub fn to_accuse(&self) -> Vec<Slot> {
+        let contested = |suspicion: &Suspicion| suspicion.silent_since.is_some() && suspicion.unreachable_since.is_none();
+        self.0.iter().filter(|(_, suspicion)| contested(suspicion)).map(|(slot, _)| *slot).collect()
+    }
+
+    /// The standing that the evidence amounts to. `neighbours` are the short ids that the node's own record names, `me` is ours.
+    pub fn standing(&self, slot: Slot, neighbours: &[u64], me: u64, now_ms: u64) -> Standing {
+        let Some(suspicion) = self.0.get(&slot) else { return Standing::Alive };
+        let lasted = |since: Option<u64>| since.is_some_and(|since| now_ms >= since + DEATH_AFTER_MS);
+        if lasted(suspicion.unreachable_since) {
+            Standing::Dead(DeathCause::Unreachable)
+        } else if lasted(suspicion.silent_since) {
+            Standing::Dead(DeathCause::Silent)
+        } else if lasted(suspicion.accusers.values().min().copied()) && suspicion.condemned(neighbours, me) {
+            Standing::Dead(DeathCause::Accused)
+        } else if suspicion.silent_since.is_some() || suspicion.unreachable_since.is_some() {
+            Standing::Suspected
+        } else {
+            Standing::Alive
+        }
+    }
+
+    /// When a standing may next change, or an accusation is to be repeated.
+    pub fn next_ms(&self, now_ms: u64) -> Option<u64> {
+        let deaths = self.0.values().flat_map(Suspicion::deadlines).filter(|at| *at > now_ms).min();
+        let repeat = (!self.to_accuse().is_empty()).then_some(now_ms + ACCUSATION_INTERVAL_MS);
+        deaths.into_iter().chain(repeat).min()
+    }
+
+    /// Every node that there is evidence against.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.0.keys().copied().collect()
+    }
+
+    pub fn forget(&mut self, slot: Slot) {
+        self.0.remove(&slot);
+    }
+
+    fn amend(&mut self, slot: Slot, change: impl FnOnce(&mut Suspicion)) {
+        let Some(suspicion) = self.0.get_mut(&slot) else { return };
+        change(suspicion);
+        if suspicion.is_over() {
+            self.0.remove(&slot);
+        }
+    }
+}
+
+impl Suspicion {
+    /// Whether more than half of the named neighbours accuse, this node counted where its own link is silent.
+    fn condemned(&self, neighbours: &[u64], me: u64) -> bool {
+        let ours = self.silent_since.map(|_| me);
+        let accusers = self.accusers.keys().map(short_number).chain(ours);
+        let named = accusers.filter(|accuser| neighbours.contains(accuser)).count();
+        !neighbours.is_empty() && named * 2 > neighbours.len()
+    }
+}
+
+/// The first eight bytes of an id, as records name neighbours.
+pub fn short_number(id: &NodeId) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&id.as_bytes()[..8]);
+    u64::from_be_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: Slot = Slot(7);
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn standing(suspicions: &Suspicions, now_ms: u64) -> Standing {
+        let neighbours: Vec<u64> = (1..=3).map(|n| short_number(&id(n))).collect();
+        suspicions.standing(X, &neighbours, short_number(&id(9)), now_ms)
+    }
+
+    #[test]
+    fn silence_suspects_at_once_and_kills_later() {
+        let mut suspicions = Suspicions::default();
+        suspicions.silent(X, 100);
+        assert_eq!(standing(&suspicions, 100), Standing::Suspected);
+        assert_eq!(standing(&suspicions, 100 + DEATH_AFTER_MS), Standing::Dead(DeathCause::Silent));
+        suspicions.newer_record(X);
+        assert_eq!(standing(&suspicions, 9_999), Standing::Alive);
+        assert!(suspicions.slots().is_empty());
+    }
+
+    #[test]
+    fn one_accuser_removes_nobody_and_a_majority_does() {
+        let mut suspicions = Suspicions::default();
+        suspicions.accused(X, id(1), 0);
+        suspicions.accused(X, id(8), 0);
+        assert_eq!(standing(&suspicions, 60_000), Standing::Alive, "one neighbour and a stranger to it");
+        suspicions.accused(X, id(2), 10);
+        assert_eq!(standing(&suspicions, DEATH_AFTER_MS - 1), Standing::Alive);
+        assert_eq!(standing(&suspicions, DEATH_AFTER_MS), Standing::Dead(DeathCause::Accused));
+    }
+
+    #[test]
+    fn a_path_that_returns_after_a_partition_revives() {
+        let mut suspicions = Suspicions::default();
+        suspicions.silent(X, 0);
+        suspicions.reachable(X, false, 10);
+        assert_eq!(standing(&suspicions, 5_000), Standing::Dead(DeathCause::Unreachable));
+        suspicions.reachable(X, true, 5_000);
+        assert_eq!(standing(&suspicions, 5_000), Standing::Alive);
+        suspicions.silent(X, 6_000);
+        suspicions.reachable(X, false, 6_000);
+        suspicions.reachable(X, true, 6_100);
+        assert_eq!(
+            standing(&suspicions, 6_100),
+            Standing::Suspected,
+            "what others still believe does not outweigh our own silence"
+        );
+    }
+
+    #[test]
+    fn the_accused_is_told_once_in_a_while() {
+        let mut suspicions = Suspicions::default();
+        suspicions.accused(X, id(1), 0);
+        let told: Vec<u64> = (0..3_000).step_by(100).filter(|now| suspicions.may_tell(X, *now)).collect();
+        assert_eq!(told, [0, 1_000, 2_000]);
+    }
+}

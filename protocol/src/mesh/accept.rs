@@ -1,0 +1,302 @@
+//! What becomes of a record, a chain or a body that came in.
+//!
+//! A record counts once its chain is held, names the same node and has not expired. Stale, repeated and expired ones cost nobody; what no
+//! honest node would have passed on costs the sender; changing too fast and signing one number twice cost the origin.
+
+use std::sync::Arc;
+
+use super::own::Echo;
+use super::vocabulary::{Blame, Event, Now, Output};
+use super::{Mesh, Slot};
+use crate::config::{
+    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PROOFS_MAX, QUARANTINE_MS, RECORD_COALESCE_MS, WANTED_MAX,
+};
+use crate::distance::LinkId;
+use crate::gradient::Standing;
+use crate::identity::{BodyHash, CertificateHash, NodeId};
+use crate::liveness::short_number;
+use crate::membership::Roles;
+use crate::record::Announcement;
+use crate::timers::Timer;
+use crate::wire::{Body, VerifiedChain};
+
+/// A record that waits for its chain.
+#[derive(Debug)]
+pub(super) struct Pending {
+    announcement: Arc<Announcement>,
+    from: NodeId,
+}
+
+/// Something named by a record and not held.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Want {
+    Chain(CertificateHash),
+    Body(BodyHash),
+}
+
+/// Two records of one origin with one number: the one in the table and this one.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub second: Option<Arc<Announcement>>,
+    since_ms: u64,
+}
+
+impl Mesh {
+    pub(super) fn take_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
+        let record = &announcement.record;
+        if now.wall_ms > record.lease_until_ms.saturating_add(LEASE_GRACE_MS) {
+            self.refused.expired += 1;
+        } else if record.lease_until_ms > now.wall_ms + LEASE_AHEAD_MS_MAX {
+            self.refused.leased_too_far_ahead += 1;
+        } else if record.node == self.own.id {
+            self.take_echo(&announcement, from, now);
+        } else {
+            self.compare_record(announcement, from, now);
+        }
+    }
+
+    fn compare_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
+        let held = self.table.slot(&announcement.record.node).and_then(|slot| Some((slot, self.table.record(slot)?)));
+        let Some((slot, held)) = held else {
+            self.check_record(announcement, from, now);
+            return;
+        };
+        match announcement.stamp().number().cmp(&held.stamp().number()) {
+            std::cmp::Ordering::Less => self.say_record(slot, from),
+            std::cmp::Ordering::Equal if announcement.bytes == held.bytes => self.peer_has(slot, from),
+            std::cmp::Ordering::Equal => self.quarantine(slot, announcement, now),
+            std::cmp::Ordering::Greater if self.is_quarantined(slot, &announcement, now) => self.refused.quarantined += 1,
+            std::cmp::Ordering::Greater => self.check_record(announcement, from, now),
+        }
+    }
+
+    /// The sender is behind.
+    fn say_record(&mut self, slot: Slot, to: LinkId) {
+        if let Some(link) = self.links.get_mut(&to) {
+            link.outbox.records.insert(slot.0);
+        }
+    }
+
+    fn peer_has(&mut self, slot: Slot, peer: LinkId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.outbox.records.remove(slot.0);
+        }
+    }
+
+    /// A record that would be news: does its chain allow it?
+    fn check_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
+        let Some(sender) = self.links.get(&from).map(|link| link.peer) else { return };
+        let record = &announcement.record;
+        let Some(chain) = self.chains.get(&record.certificate) else {
+            self.await_chain(announcement, from, sender, now);
+            return;
+        };
+        let member = &chain.member;
+        if member.node != record.node {
+            self.blame_peer(sender, Blame::BadContent, now);
+        } else if member.check_time(now.wall_ms, LEASE_GRACE_MS).is_err() {
+            self.refused.expired += 1;
+        } else if !record.capabilities.is_empty() && !member.roles.contains(Roles::PROVIDE) {
+            self.blame_peer(sender, Blame::NoRightToProvide, now);
+        } else {
+            self.admit_record(announcement, from, now);
+        }
+    }
+
+    fn await_chain(&mut self, announcement: Arc<Announcement>, from: LinkId, sender: NodeId, now: Now) {
+        let (node, certificate) = (announcement.record.node, announcement.record.certificate);
+        if self.pending.len() >= PENDING_MAX && !self.pending.contains_key(&node) {
+            self.refused.waiting_overflow += 1;
+            return;
+        }
+        self.pending.insert(node, Pending { announcement, from: sender });
+        if let Some(link) = self.links.get_mut(&from) {
+            link.outbox.want_chain(certificate);
+        }
+        self.want(Want::Chain(certificate), Some(from), now);
+    }
+
+    fn admit_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
+        let node = announcement.record.node;
+        let Some(slot) = self.table.slot_or_new(node) else {
+            self.event(Event::TableFull { node });
+            return;
+        };
+        if !self.table.within_rate(slot, now.mono_ms) {
+            self.event(Event::Blamed { peer: node, why: Blame::ExcessRate });
+            return;
+        }
+        self.put_record(slot, announcement, Some(from), now);
+        self.suspicions.newer_record(slot);
+        self.suspicions.reachable(slot, self.distances.hops(slot).is_some(), now.mono_ms);
+        self.judge(slot, now);
+    }
+
+    /// A newer record takes its place, and is news to every link that did not bring it and is not a neighbour of its origin.
+    pub(super) fn put_record(&mut self, slot: Slot, announcement: Arc<Announcement>, from: Option<LinkId>, now: Now) {
+        let Some(origin) = self.table.get_mut(slot) else { return };
+        let before = origin.record.replace(Arc::clone(&announcement));
+        if origin.standing == Standing::Quarantined {
+            origin.standing = Standing::Suspected;
+            self.quarantined.remove(&slot);
+        }
+        let offers_changed = before.as_ref().is_none_or(|before| {
+            let (before, after) = (&before.record, &announcement.record);
+            (&before.capabilities, &before.name, before.mode, &before.labels)
+                != (&after.capabilities, &after.name, after.mode, &after.labels)
+        });
+        self.roster_changed |= offers_changed;
+        self.roster_generation += u64::from(offers_changed);
+        if before.is_none() {
+            self.distances.touch(slot);
+        }
+        self.spread(slot, &announcement, from);
+        self.want_bodies(&announcement, now);
+        self.learn_addresses(slot, before.as_deref(), &announcement, now);
+    }
+
+    fn spread(&mut self, slot: Slot, announcement: &Announcement, from: Option<LinkId>) {
+        let origin_tells = |peer: &NodeId| from.is_some() && announcement.record.neighbours.contains(&short_number(peer));
+        for link in self.links.values_mut() {
+            let told = Some(link.id) == from || link.slot == slot || origin_tells(&link.peer);
+            if told {
+                link.outbox.records.remove(slot.0)
+            } else {
+                link.outbox.records.insert(slot.0)
+            };
+        }
+    }
+
+    fn want_bodies(&mut self, announcement: &Announcement, now: Now) {
+        for offered in &announcement.record.capabilities {
+            if !self.bodies.contains(&offered.body) {
+                self.want(Want::Body(offered.body), None, now);
+            }
+        }
+    }
+
+    fn want(&mut self, want: Want, asked: Option<LinkId>, now: Now) {
+        if self.wants.len() < WANTED_MAX && !self.wants.contains_key(&want) {
+            self.wants.insert(want, asked);
+            self.timers.sooner(Timer::Fetch, now.mono_ms + FETCH_DELAY_MS);
+        }
+    }
+
+    fn learn_addresses(&mut self, slot: Slot, before: Option<&Announcement>, now_held: &Announcement, now: Now) {
+        let record = &now_held.record;
+        if slot == self.me || before.is_some_and(|before| before.record.addresses == record.addresses) {
+            return;
+        }
+        self.dialler.learn(record.node, record.addresses.clone(), true, now.mono_ms);
+        if self.link_of.contains_key(&record.node) {
+            self.dialler.linked(&record.node);
+        }
+        self.remember(slot);
+    }
+
+    /// Our own record came back. Older: the sender is behind. Newer, or the same number with other bytes: somebody lives with our key.
+    fn take_echo(&mut self, announcement: &Announcement, from: LinkId, now: Now) {
+        let seen = announcement.stamp().number();
+        let ours = self.table.record(self.me).map(|held| (held.stamp().number(), held.bytes == announcement.bytes));
+        let incarnation = self.own.incarnation();
+        match ours {
+            Some((number, _)) if seen < number => self.say_record(self.me, from),
+            Some((number, true)) if seen == number => {}
+            None if seen.0 < incarnation => {}
+            _ if seen.0 < incarnation => {}
+            _ => match self.own.seen_newer(seen.0, now) {
+                Echo::Raised => {
+                    self.outputs.push_back(Output::PersistIncarnation(self.own.incarnation()));
+                    self.want_sign(RECORD_COALESCE_MS, now);
+                }
+                Echo::SecondHolder => self.event(Event::SecondHolderOfKey),
+            },
+        }
+    }
+
+    fn is_quarantined(&self, slot: Slot, announcement: &Announcement, now: Now) -> bool {
+        let quarantined = self.table.get(slot).is_some_and(|origin| origin.standing == Standing::Quarantined);
+        let higher_life = self.table.record(slot).is_some_and(|held| announcement.record.incarnation > held.record.incarnation);
+        let served = self.quarantined.get(&slot).is_none_or(|proof| now.mono_ms >= proof.since_ms + QUARANTINE_MS);
+        quarantined && !(higher_life && served)
+    }
+
+    /// Nothing an origin says counts once it signed two things with one number. Both are passed on: together they are the proof.
+    fn quarantine(&mut self, slot: Slot, second: Arc<Announcement>, now: Now) {
+        let Some(origin) = self.table.get_mut(slot).filter(|origin| origin.standing != Standing::Quarantined) else { return };
+        origin.standing = Standing::Quarantined;
+        let peer = origin.id;
+        let second = (self.quarantined.len() < PROOFS_MAX).then_some(second);
+        self.quarantined.insert(slot, Proof { second, since_ms: now.mono_ms });
+        self.links.values_mut().for_each(|link| _ = link.outbox.records.insert(slot.0));
+        self.roster_changed = true;
+        self.condition_generation += 1;
+        self.event(Event::Blamed { peer, why: Blame::Equivocation });
+    }
+
+    /// A chain that a link showed. Records that waited for it are looked at again.
+    pub(super) fn take_chain(&mut self, chain: Arc<VerifiedChain>, from: LinkId, now: Now) {
+        let hash = chain.hash();
+        let wanted = self.wants.remove(&Want::Chain(hash)).is_some();
+        let Some(number) = self.chains.insert(hash, chain) else { return };
+        if let Some(link) = self.links.get_mut(&from) {
+            link.outbox.has_chains.insert(number);
+            link.outbox.chains.remove(number);
+        }
+        if wanted {
+            self.retry_pending(hash, now);
+        }
+    }
+
+    fn retry_pending(&mut self, hash: CertificateHash, now: Now) {
+        let waits = |pending: &Pending| pending.announcement.record.certificate == hash;
+        let ready: Vec<NodeId> = self.pending.iter().filter(|(_, pending)| waits(pending)).map(|(node, _)| *node).collect();
+        for node in ready {
+            let Some(pending) = self.pending.remove(&node) else { continue };
+            if let Some(from) = self.link_of.get(&pending.from).or(self.link_of.values().next()).copied() {
+                self.take_record(pending.announcement, from, now);
+            }
+        }
+    }
+
+    /// A body counts only where some record that is held names it.
+    pub(super) fn take_body(&mut self, body: Arc<Body>, from: LinkId) {
+        let hash = body.hash;
+        if self.wants.remove(&Want::Body(hash)).is_some() && self.bodies.insert(hash, body).is_some() {
+            self.roster_changed = true;
+            self.roster_generation += 1;
+        }
+        let Some(number) = self.bodies.number(&hash) else { return };
+        if let Some(link) = self.links.get_mut(&from) {
+            link.outbox.has_bodies.insert(number);
+            link.outbox.bodies.remove(number);
+        }
+    }
+
+    /// Lets go of bodies, chains and wishes that no record names any more.
+    pub(super) fn sweep_stores(&mut self) {
+        let (mut bodies, mut chains) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        chains.insert(self.own.chain.hash());
+        let records = self.table.iter().filter_map(|(_, origin)| origin.record.as_ref());
+        for record in records.chain(self.pending.values().map(|pending| &pending.announcement)).map(|held| &held.record) {
+            chains.insert(record.certificate);
+            bodies.extend(record.capabilities.iter().map(|offered| offered.body));
+        }
+        self.wants.retain(|want, _| match want {
+            Want::Chain(hash) => chains.contains(hash),
+            Want::Body(hash) => bodies.contains(hash),
+        });
+        let freed_bodies = self.bodies.sweep(|hash| bodies.contains(hash));
+        let freed_chains = self.chains.sweep(|hash| chains.contains(hash));
+        for link in self.links.values_mut() {
+            for number in &freed_bodies {
+                link.outbox.bodies.remove(*number);
+                link.outbox.has_bodies.remove(*number);
+            }
+            for number in &freed_chains {
+                link.outbox.chains.remove(*number);
+                link.outbox.has_chains.remove(*number);
+            }
+        }
+    }
+}

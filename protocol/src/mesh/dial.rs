@@ -1,0 +1,160 @@
+//! Whom to dial, and when.
+//!
+//! A small mesh is fully connected: every node learned from a record or found otherwise is dialled while there are fewer than
+//! [`LINKS_WANTED`] links. Of two nodes that learn of each other the lower id goes first. Failures back off exponentially; peers that were
+//! linked before and lost come back one at a time, every [`REDIAL_INTERVAL_MS`], the one not tried for longest first.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use rand_chacha::ChaCha12Rng;
+
+use crate::config::{
+    ADDRESS_BYTES_MAX, DIAL_BACKOFF_MS, DIAL_BACKOFF_MS_MAX, DIAL_TARGETS_MAX, DIAL_TIE_BREAK_MS, DIAL_TIMEOUT_MS,
+    DIALS_IN_FLIGHT_MAX, LINKS_WANTED, REDIAL_INTERVAL_MS,
+};
+use crate::identity::NodeId;
+use crate::record::ADDRESSES_MAX;
+
+#[derive(Debug)]
+pub(super) struct Dialler {
+    me: NodeId,
+    targets: BTreeMap<NodeId, Target>,
+    redial_at_ms: u64,
+}
+
+#[derive(Debug)]
+struct Target {
+    addresses: Vec<String>,
+    state: State,
+    failures: u32,
+    /// Was linked before: comes back by turns instead of by back-off.
+    lost: bool,
+    tried_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Waiting { until_ms: u64 },
+    InFlight { since_ms: u64 },
+    Linked,
+}
+
+impl Dialler {
+    pub fn new(me: NodeId) -> Self {
+        Self { me, targets: BTreeMap::new(), redial_at_ms: 0 }
+    }
+
+    /// Where `node` may be dialled. `mutual`: it may know of us too, so the lower id goes first.
+    pub fn learn(&mut self, node: NodeId, mut addresses: Vec<String>, mutual: bool, now_ms: u64) {
+        addresses.retain(|address| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX);
+        addresses.truncate(ADDRESSES_MAX);
+        if node == self.me || addresses.is_empty() {
+            return;
+        }
+        if let Some(target) = self.targets.get_mut(&node) {
+            target.addresses = addresses;
+        } else if self.make_room() {
+            let state = State::Waiting { until_ms: now_ms + self.courtesy_ms(&node, mutual) };
+            self.targets.insert(node, Target { addresses, state, failures: 0, lost: false, tried_ms: 0 });
+        }
+    }
+
+    /// Whether there is room for one more; the target that failed most often gives way.
+    fn make_room(&mut self) -> bool {
+        if self.targets.len() < DIAL_TARGETS_MAX {
+            return true;
+        }
+        let failing = self.targets.iter().filter(|(_, target)| target.state != State::Linked && target.failures > 0);
+        let worst = failing.max_by_key(|(_, target)| target.failures).map(|(node, _)| *node);
+        worst.is_some_and(|node| self.targets.remove(&node).is_some())
+    }
+
+    fn courtesy_ms(&self, node: &NodeId, mutual: bool) -> u64 {
+        if mutual && *node < self.me { DIAL_TIE_BREAK_MS } else { 0 }
+    }
+
+    pub fn addresses(&self, node: &NodeId) -> Option<&[String]> {
+        self.targets.get(node).map(|target| target.addresses.as_slice())
+    }
+
+    pub fn linked(&mut self, node: &NodeId) {
+        if let Some(target) = self.targets.get_mut(node) {
+            target.state = State::Linked;
+            target.failures = 0;
+            target.lost = false;
+        }
+    }
+
+    /// The link is gone: both sides may dial again.
+    pub fn lost(&mut self, node: &NodeId, now_ms: u64) {
+        let until_ms = now_ms + self.courtesy_ms(node, true);
+        if let Some(target) = self.targets.get_mut(node) {
+            target.state = State::Waiting { until_ms };
+            target.lost = true;
+        }
+    }
+
+    pub fn failed(&mut self, node: &NodeId, now_ms: u64, rng: &mut ChaCha12Rng) {
+        if let Some(target) = self.targets.get_mut(node).filter(|target| target.state != State::Linked) {
+            let base_ms = (DIAL_BACKOFF_MS << target.failures.min(16)).min(DIAL_BACKOFF_MS_MAX);
+            let wait_ms = if target.lost { 0 } else { base_ms + rng.random_range(0..=base_ms / 4) };
+            target.state = State::Waiting { until_ms: now_ms + wait_ms };
+            target.failures = target.failures.saturating_add(1);
+        }
+    }
+
+    pub fn forget(&mut self, node: &NodeId) {
+        self.targets.remove(node);
+    }
+
+    /// The dials to begin now, given how many links stand.
+    pub fn due(&mut self, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
+        self.time_out(now_ms, rng);
+        let in_flight = self.targets.values().filter(|target| target.is_in_flight()).count();
+        let room = LINKS_WANTED.saturating_sub(links + in_flight).min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight));
+        let mut chosen: Vec<NodeId> = self.waiting(false, now_ms).map(|(node, _)| *node).take(room).collect();
+        if chosen.len() < room && now_ms >= self.redial_at_ms {
+            let longest = self.waiting(true, now_ms).min_by_key(|(_, target)| target.tried_ms).map(|(node, _)| *node);
+            self.redial_at_ms = if longest.is_some() { now_ms + REDIAL_INTERVAL_MS } else { self.redial_at_ms };
+            chosen.extend(longest);
+        }
+        chosen.into_iter().filter_map(|node| Some((node, self.begin(&node, now_ms)?))).collect()
+    }
+
+    /// When [`Dialler::due`] may next have something, while there are fewer links than wanted.
+    pub fn next_ms(&self, links: usize) -> Option<u64> {
+        let wanted = links < LINKS_WANTED;
+        let deadline = |target: &Target| match target.state {
+            State::InFlight { since_ms } => Some(since_ms + DIAL_TIMEOUT_MS),
+            State::Waiting { until_ms } if wanted && target.lost => Some(until_ms.max(self.redial_at_ms)),
+            State::Waiting { until_ms } => wanted.then_some(until_ms),
+            State::Linked => None,
+        };
+        self.targets.values().filter_map(deadline).min()
+    }
+
+    fn waiting(&self, lost: bool, now_ms: u64) -> impl Iterator<Item = (&NodeId, &Target)> {
+        let is_due = move |target: &Target| matches!(target.state, State::Waiting { until_ms } if until_ms <= now_ms);
+        self.targets.iter().filter(move |(_, target)| target.lost == lost && is_due(target))
+    }
+
+    fn begin(&mut self, node: &NodeId, now_ms: u64) -> Option<Vec<String>> {
+        let target = self.targets.get_mut(node)?;
+        target.state = State::InFlight { since_ms: now_ms };
+        target.tried_ms = now_ms;
+        Some(target.addresses.clone())
+    }
+
+    fn time_out(&mut self, now_ms: u64, rng: &mut ChaCha12Rng) {
+        let late = |target: &Target| matches!(target.state, State::InFlight { since_ms } if now_ms >= since_ms + DIAL_TIMEOUT_MS);
+        let late: Vec<NodeId> = self.targets.iter().filter(|(_, target)| late(target)).map(|(node, _)| *node).collect();
+        late.iter().for_each(|node| self.failed(node, now_ms, rng));
+    }
+}
+
+impl Target {
+    fn is_in_flight(&self) -> bool {
+        matches!(self.state, State::InFlight { .. })
+    }
+}

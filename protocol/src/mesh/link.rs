@@ -1,0 +1,143 @@
+//! One live link: what is known of the peer, and what is still to be said to it.
+//!
+//! The [`Outbox`] holds no frames. It holds which records, bodies and distances are out of date at the other end, one bit each, and the
+//! frame is made from the table when the link can take it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::config::{BLAME_FORGIVEN_MS, FETCH_ITEMS_MAX, PROBE_INTERVAL_MS, RANGES_QUEUED_MAX};
+use crate::distance::LinkId;
+use crate::gossip::Bits;
+use crate::gradient::Slot;
+use crate::identity::{BodyHash, CertificateHash, NodeId};
+use crate::wire::{Fetch, RangeDigest};
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub id: LinkId,
+    pub peer: NodeId,
+    pub slot: Slot,
+    pub rtt_ms: u32,
+    pub heard_ms: u64,
+    /// Since when nothing was heard for too long.
+    pub silent_since: Option<u64>,
+    pub probe_at_ms: u64,
+    pub nonce: u64,
+    pub closing: bool,
+    pub outbox: Outbox,
+    points: u32,
+    points_at_ms: u64,
+}
+
+/// What is to be said to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// The driver knows that there is something.
+    pub announced: bool,
+    pub probe: Option<u64>,
+    pub reply: Option<u64>,
+    /// Origins to accuse, by slot.
+    pub suspects: Bits,
+    /// Origins whose record the peer lacks, by slot.
+    pub records: Bits,
+    /// By number in the mesh's stores.
+    pub bodies: Bits,
+    pub chains: Bits,
+    /// What the peer has shown or been sent.
+    pub has_bodies: Bits,
+    pub has_chains: Bits,
+    pub loads: bool,
+    pub ranges: VecDeque<RangeDigest>,
+    wanted_chains: BTreeSet<CertificateHash>,
+    wanted_bodies: BTreeSet<BodyHash>,
+    wanted_records: BTreeSet<NodeId>,
+}
+
+impl Link {
+    pub fn new(id: LinkId, peer: NodeId, slot: Slot, rtt_ms: u32, now_ms: u64) -> Self {
+        Self {
+            id,
+            peer,
+            slot,
+            rtt_ms,
+            heard_ms: now_ms,
+            silent_since: None,
+            probe_at_ms: now_ms + PROBE_INTERVAL_MS,
+            nonce: 0,
+            closing: false,
+            outbox: Outbox::default(),
+            points: 0,
+            points_at_ms: now_ms,
+        }
+    }
+
+    /// Adds to what the peer is to blame for, less what time has forgiven, and returns the sum.
+    pub fn blame(&mut self, points: u32, now_ms: u64) -> u32 {
+        let forgiven = now_ms.saturating_sub(self.points_at_ms) / BLAME_FORGIVEN_MS;
+        self.points_at_ms += forgiven * BLAME_FORGIVEN_MS;
+        self.points = self.points.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX)).saturating_add(points);
+        self.points
+    }
+}
+
+impl Outbox {
+    pub fn is_empty(&self) -> bool {
+        let asks = self.wanted_chains.is_empty() && self.wanted_bodies.is_empty() && self.wanted_records.is_empty();
+        let says = self.records.is_empty() && self.bodies.is_empty() && self.chains.is_empty() && self.suspects.is_empty();
+        asks && says && self.probe.is_none() && self.reply.is_none() && !self.loads && self.ranges.is_empty()
+    }
+
+    pub fn want_chain(&mut self, hash: CertificateHash) {
+        bounded_insert(&mut self.wanted_chains, hash);
+    }
+
+    pub fn want_body(&mut self, hash: BodyHash) {
+        bounded_insert(&mut self.wanted_bodies, hash);
+    }
+
+    pub fn want_record(&mut self, origin: NodeId) {
+        bounded_insert(&mut self.wanted_records, origin);
+    }
+
+    /// Everything to be asked for, which then counts as asked.
+    pub fn take_fetch(&mut self) -> Option<Fetch> {
+        let take = Fetch {
+            chains: std::mem::take(&mut self.wanted_chains).into_iter().collect(),
+            bodies: std::mem::take(&mut self.wanted_bodies).into_iter().collect(),
+            records: std::mem::take(&mut self.wanted_records).into_iter().collect(),
+        };
+        (take != Fetch::default()).then_some(take)
+    }
+
+    pub fn add_range(&mut self, range: RangeDigest) {
+        if self.ranges.len() < RANGES_QUEUED_MAX {
+            self.ranges.push_back(range);
+        }
+    }
+
+    /// The slot goes to another origin.
+    pub fn forget_slot(&mut self, slot: Slot) {
+        self.records.remove(slot.0);
+        self.suspects.remove(slot.0);
+    }
+}
+
+/// Three sets of at most a third of what a frame may ask for.
+fn bounded_insert<T: Ord>(set: &mut BTreeSet<T>, item: T) {
+    if set.len() < FETCH_ITEMS_MAX / 3 {
+        set.insert(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blame_is_forgiven_with_time() {
+        let mut link = Link::new(LinkId(0), NodeId::from_bytes([1; 32]), Slot(1), 1, 0);
+        assert_eq!(link.blame(20, 0), 20);
+        assert_eq!(link.blame(20, 5 * BLAME_FORGIVEN_MS + 1), 35);
+        assert_eq!(link.blame(20, 500 * BLAME_FORGIVEN_MS), 20);
+    }
+}

@@ -1,0 +1,134 @@
+//! Frames that came in, kind by kind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Mesh;
+use super::vocabulary::{Blame, Now};
+use crate::config::{RECORD_COALESCE_MS, UNREACHABLE};
+use crate::distance::LinkId;
+use crate::gossip::ranges;
+use crate::identity::NodeId;
+use crate::record::CAPABILITIES_MAX;
+use crate::wire::{Content, Digest, Distances, Fetch, Frame, NodeLoads, Suspect, Verified};
+
+impl Mesh {
+    pub(super) fn receive(&mut self, peer: NodeId, frame: Verified, now: Now) {
+        let Some(id) = self.link_of.get(&peer).copied() else { return };
+        self.link_heard(id, now);
+        frame.faults.iter().for_each(|fault| self.blame_peer(peer, *fault, now));
+        match frame.content {
+            Content::Push { chains, bodies, records } => {
+                chains.into_iter().for_each(|chain| self.take_chain(chain, id, now));
+                records.into_iter().for_each(|record| self.take_record(record, id, now));
+                bodies.into_iter().for_each(|body| self.take_body(body, id));
+            }
+            Content::Plain(frame) => self.receive_plain(id, peer, frame, now),
+        }
+    }
+
+    fn receive_plain(&mut self, id: LinkId, peer: NodeId, frame: Frame, now: Now) {
+        match frame {
+            Frame::Push(_) => self.blame_peer(peer, Blame::BadFrame, now),
+            Frame::Digest(digest) => self.receive_digest(id, digest, now),
+            Frame::Fetch(fetch) => self.receive_fetch(id, fetch),
+            Frame::Distances(distances) => self.receive_distances(id, distances, now),
+            Frame::Loads(loads) => loads.nodes.into_iter().for_each(|node| self.receive_loads(peer, node, now)),
+            Frame::Probe(probe) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.outbox.reply = Some(probe.nonce);
+                }
+            }
+            Frame::ProbeReply(_) => {}
+            Frame::Suspect(suspect) => self.receive_suspect(id, peer, suspect, now),
+            Frame::Unknown { .. } => self.refused.unknown_frames += 1,
+        }
+    }
+
+    fn receive_digest(&mut self, id: LinkId, digest: Digest, now: Now) {
+        for range in &digest.ranges {
+            let comparison = ranges::compare(&self.table, range, now.wall_ms);
+            let Some(link) = self.links.get_mut(&id) else { return };
+            for origin in comparison.push {
+                if let Some(slot) = self.table.slot(&origin) {
+                    link.outbox.records.insert(slot.0);
+                }
+            }
+            comparison.fetch.into_iter().for_each(|origin| link.outbox.want_record(origin));
+            comparison.ranges.into_iter().for_each(|range| link.outbox.add_range(range));
+        }
+    }
+
+    /// What was asked for and is held is sent, even if we thought the peer had it.
+    fn receive_fetch(&mut self, id: LinkId, fetch: Fetch) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        for slot in fetch.records.iter().filter_map(|origin| self.table.slot(origin)) {
+            if self.table.has_record(slot) {
+                link.outbox.records.insert(slot.0);
+            }
+        }
+        for number in fetch.bodies.iter().filter_map(|hash| self.bodies.number(hash)) {
+            link.outbox.bodies.insert(number);
+        }
+        for number in fetch.chains.iter().filter_map(|hash| self.chains.number(hash)) {
+            link.outbox.chains.insert(number);
+        }
+    }
+
+    fn receive_distances(&mut self, id: LinkId, distances: Distances, now: Now) {
+        if distances.whole {
+            self.distances.forget_heard(id, now.mono_ms);
+        }
+        for (origin, hops) in distances.entries {
+            let known = self.table.slot(&origin);
+            let slot = if hops < UNREACHABLE { known.or_else(|| self.table.slot_or_new(origin)) } else { known };
+            if let Some(slot) = slot {
+                self.distances.heard(id, slot, hops, now.mono_ms);
+            }
+        }
+    }
+
+    /// Loads of the sender itself; what it says of others counts only where they do not tell us themselves.
+    fn receive_loads(&mut self, peer: NodeId, loads: NodeLoads, now: Now) {
+        if loads.node == self.own.id || (loads.node != peer && self.link_of.contains_key(&loads.node)) {
+            return;
+        }
+        let Some(slot) = self.table.slot(&loads.node) else { return };
+        let said_ms = now.mono_ms.saturating_sub(u64::from(loads.age_ms));
+        let Some(origin) = self.table.get_mut(slot).filter(|origin| origin.record.is_some()) else { return };
+        let held = origin.loads.get_or_insert_with(|| Box::new(BTreeMap::new()));
+        for (slug, load) in loads.loads {
+            let fresher = held.get(&slug).is_none_or(|(_, at_ms)| *at_ms <= said_ms);
+            if fresher && (held.len() < CAPABILITIES_MAX || held.contains_key(&slug)) {
+                held.insert(slug, (load, said_ms));
+            }
+        }
+        self.condition_generation += 1;
+    }
+
+    fn receive_suspect(&mut self, id: LinkId, peer: NodeId, suspect: Suspect, now: Now) {
+        let accused = suspect.accused;
+        if accused.origin == self.own.id {
+            self.refute(accused.number(), now);
+            return;
+        }
+        let Some(slot) = self.table.slot(&accused.origin) else { return };
+        let Some(held) = self.table.record(slot).map(Arc::clone) else { return };
+        if held.stamp().number() > accused.number() {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.outbox.records.insert(slot.0);
+            }
+        } else {
+            self.accused_by(slot, peer, now);
+        }
+    }
+
+    /// Somebody believes us dead: a newer record says otherwise.
+    fn refute(&mut self, accused: (u64, u64), now: Now) {
+        if self.table.record(self.me).is_some_and(|held| held.stamp().number() <= accused) {
+            self.want_sign(RECORD_COALESCE_MS, now);
+        } else {
+            self.links.values_mut().for_each(|link| _ = link.outbox.records.insert(self.me.0));
+        }
+    }
+}
