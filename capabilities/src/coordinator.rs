@@ -4,11 +4,14 @@
 //! frames with `poll_send`. Beside the mesh's own outputs it publishes an immutable [`RoutingView`]: at once for the first change after
 //! quiet, then at most every [`VIEW_INTERVAL_MS`]; a request never waits for gossip.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use atmo_protocol::mesh::{self, Event, Mesh, MeshConfig, Now};
+use atmo_protocol::config::LEASE_MS;
+use atmo_protocol::mesh::{self, Event, Mesh, MeshConfig, Now, OriginView};
 use atmo_protocol::{Mode, NodeId};
 
+use crate::catalogue::{Catalogue, standing};
 use crate::embed::EmbeddingSpace;
 use crate::view::{RoutingView, Standing};
 
@@ -58,34 +61,43 @@ pub struct NodeView {
 #[derive(Debug)]
 pub struct Coordinator {
     mesh: Mesh,
-    view: Arc<RoutingView>,
+    catalogue: Catalogue,
+    outputs: VecDeque<Output>,
+    published_ms: Option<u64>,
 }
 
 impl Coordinator {
     pub fn new(config: CoordinatorConfig, now: Now) -> Self {
         let mesh = Mesh::new(config.mesh, now);
-        let view = Arc::new(RoutingView::empty(mesh.id(), config.space));
-        Self { mesh, view }
+        let catalogue = Catalogue::new(mesh.id(), config.space);
+        Self { mesh, catalogue, outputs: VecDeque::new(), published_ms: None }
     }
 
     /// Takes one fact from outside, and whatever was due by `now`.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.mesh.handle(now, input);
+        self.publish_if_due(now);
     }
 
     /// Does whatever is due by `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.mesh.handle_timeout(now);
+        self.publish_if_due(now);
     }
 
     /// The next effect to have, if any.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.mesh.poll_output().map(Output::Mesh)
+        let output = self.mesh.poll_output().map(|output| match output {
+            mesh::Output::Event(event) => Output::Event(event),
+            effect => Output::Mesh(effect),
+        });
+        output.or_else(|| self.outputs.pop_front())
     }
 
     /// When to call [`Coordinator::handle_timeout`] at the latest, in monotonic milliseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.mesh.poll_timeout()
+        let publish = self.catalogue.is_stale(&self.mesh).then(|| self.publish_at_ms());
+        self.mesh.poll_timeout().into_iter().chain(publish).min()
     }
 
     /// One encoded frame for `peer` of about `budget_bytes` at most, or `None` when there is nothing to say.
@@ -95,17 +107,56 @@ impl Coordinator {
 
     /// The view published last.
     pub fn view(&self) -> Arc<RoutingView> {
-        Arc::clone(&self.view)
+        self.catalogue.view()
     }
 
     /// Every known node, this one first, then by distance and name; dead ones are flagged, not left out.
     pub fn nodes(&self, now: Now) -> Vec<NodeView> {
-        let _ = now;
-        Vec::new()
+        let mut nodes: Vec<NodeView> = self.mesh.origins().map(|origin| NodeView::of(&origin, now)).collect();
+        nodes.sort_by(|a, b| a.place().cmp(&b.place()));
+        nodes
     }
 
     /// The mesh underneath, to look at.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
     }
+
+    fn publish_at_ms(&self) -> u64 {
+        self.published_ms.map_or(0, |published| published + VIEW_INTERVAL_MS)
+    }
+
+    fn publish_if_due(&mut self, now: Now) {
+        if self.catalogue.is_stale(&self.mesh) && now.mono_ms >= self.publish_at_ms() {
+            self.published_ms = Some(now.mono_ms);
+            // A view that nobody has taken yet is outdated by this one.
+            self.outputs.clear();
+            self.outputs.push_back(Output::View(self.catalogue.refresh(&self.mesh, now)));
+        }
+    }
 }
+
+impl NodeView {
+    fn of(origin: &OriginView<'_>, now: Now) -> Self {
+        let record = origin.record;
+        Self {
+            id: origin.id,
+            name: record.name.clone(),
+            mode: record.mode,
+            hops: origin.hops,
+            standing: standing(origin.standing),
+            rtt_ms: origin.rtt_ms,
+            addresses: record.addresses.clone(),
+            labels: record.labels.clone(),
+            capabilities: record.capabilities.len(),
+            age_ms: (now.wall_ms + LEASE_MS).saturating_sub(record.lease_until_ms),
+        }
+    }
+
+    fn place(&self) -> (u8, &str, NodeId) {
+        (self.hops.unwrap_or(u8::MAX), &self.name, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

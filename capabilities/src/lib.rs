@@ -4,6 +4,7 @@
 //! the [`coordinator`] composes them with the mesh into one state machine that the node and the simulator run alike.
 
 pub mod capability;
+pub mod catalogue;
 pub mod coordinator;
 pub mod embed;
 pub mod exemplars;
