@@ -132,7 +132,9 @@ pub enum ChainError {
     IssuedOutside(usize),
     #[error("certificate {0} of the chain ends before it begins, or lasts longer than allowed")]
     Life(usize),
-    #[error("certificate {position} of the chain has a restriction (number {number}) that only newer versions know: update this node")]
+    #[error(
+        "certificate {position} of the chain has a restriction (number {number}) that only newer versions know: update this node"
+    )]
     UnknownRestriction { position: usize, number: u16 },
 }
 
@@ -152,13 +154,17 @@ pub enum IssueError {
     OwnChain(#[from] ChainError),
     #[error("this node's own certificate belongs to another key")]
     OtherKey,
-    #[error("this node may not admit others: its certificate lacks the role `issue`; ask one that has it (`atmo nodes` shows roles)")]
+    #[error(
+        "this node may not admit others: its certificate lacks the role `issue`; ask one that has it (`atmo nodes` shows roles)"
+    )]
     MayNotIssue,
     #[error("this node has only the roles {own} and cannot grant {asked}")]
     MoreRoles { asked: Roles, own: Roles },
     #[error("this node's own certificate has expired")]
     Expired,
-    #[error("this node stands {CHAIN_LENGTH_MAX} certificates away from the mesh's root and cannot admit others; ask one nearer to it")]
+    #[error(
+        "this node stands {CHAIN_LENGTH_MAX} certificates away from the mesh's root and cannot admit others; ask one nearer to it"
+    )]
     ChainFull,
 }
 
@@ -186,7 +192,14 @@ pub fn issue_from_root(root: &NodeKey, subject: &NodeId, roles: Roles, now_ms: u
 /// A certificate for `subject`, signed by a member that may issue, at the end of that member's chain.
 ///
 /// A clock that stands before the issuer's own certificate began gives that beginning as date, so that the chain stays valid.
-pub fn issue(key: &NodeKey, chain: &Chain, subject: &NodeId, roles: Roles, now_ms: u64, serial: u64) -> Result<Chain, IssueError> {
+pub fn issue(
+    key: &NodeKey,
+    chain: &Chain,
+    subject: &NodeId,
+    roles: Roles,
+    now_ms: u64,
+    serial: u64,
+) -> Result<Chain, IssueError> {
     let issuer = chain.verify(&chain.mesh())?;
     if issuer.node != key.id() {
         return Err(IssueError::OtherKey);
