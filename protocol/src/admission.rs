@@ -82,7 +82,8 @@ pub struct Step {
 pub enum Progress {
     /// Read the next frame.
     Continue,
-    /// Ask the ledger, write it to disk, then call [`Handshake::grant`] or [`Handshake::refuse`].
+    /// Ask [`Ledger::admit`](crate::invitation::Ledger::admit), write the ledger to disk, then call [`Handshake::grant`] or
+    /// [`Handshake::refuse`].
     Redeem(Redeem),
     /// Both sides admitted each other: the connection is a member's.
     Admitted(Admission),

@@ -123,6 +123,13 @@ mod tests {
         assert_eq!(decode::<Old>(&long), Err(CodecError::TooLong { bytes: long.len(), max: DECODE_BYTES_MAX }));
     }
 
+    #[test]
+    fn what_is_our_own_may_be_longer() {
+        let long = encode(&vec![7_u8; 2 * DECODE_BYTES_MAX]);
+        assert!(decode::<Vec<u8>>(&long).is_err());
+        assert_eq!(decode_within::<Vec<u8>, { 4 * DECODE_BYTES_MAX }>(&long).map(|bytes| bytes.len()), Ok(2 * DECODE_BYTES_MAX));
+    }
+
     proptest! {
         #[test]
         fn values_survive(name in ".{0,40}", count: u64, appended in proptest::collection::vec(any::<u32>(), 0..20)) {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::frame::{FRAME_BYTES_MAX, RefusedFrame};
 use super::*;
-use crate::invitation::{InvitationSecret, Ledger, Redemption, Terms};
+use crate::invitation::{InvitationSecret, Ledger, Terms};
 use crate::membership::{CERTIFICATE_LIFE_MS, found_mesh, issue};
 
 const NOW: u64 = 1_700_000_000_000;
@@ -66,14 +66,9 @@ fn invited(uses: u32) -> (JoinCode, Ledger) {
 
 /// What a redeemer's driver does.
 fn answer(handshake: &mut Handshake, ledger: &mut Ledger, redeem: &Redeem, now_ms: u64) -> Step {
-    match ledger.redeem(&redeem.invitation, &redeem.node, now_ms) {
-        Redemption::Fresh { roles, serial } => {
-            let chain = issue(&key(FOUNDER), &FOUNDERS, &redeem.node, roles, NOW, serial).unwrap();
-            assert!(ledger.granted(&redeem.invitation, &redeem.node, &chain));
-            handshake.grant(chain.bytes())
-        }
-        Redemption::Again(chain) => handshake.grant(&chain),
-        Redemption::Refused(refusal) => handshake.refuse(refusal),
+    match ledger.admit(&key(FOUNDER), &FOUNDERS, &redeem.invitation, &redeem.node, now_ms) {
+        Ok(chain) => handshake.grant(&chain),
+        Err(refusal) => handshake.refuse(refusal),
     }
 }
 
@@ -199,6 +194,17 @@ fn strangers_hear_one_thing_whatever_was_wrong() {
     assert_eq!(join(newcomer(&code), &mut ledger, NOW)[1], refused(Side::Us, Refusal::OtherMesh));
     let thief = config(4, FOUNDER, Purpose::Member(MEMBERS.clone()));
     assert_eq!(run(founder(4), thief)[0], refused(Side::Us, Refusal::OtherNode), "somebody else's certificate");
+}
+
+#[test]
+fn knowing_the_mesh_is_not_belonging_to_it() {
+    let other_mesh = Arc::new(found_mesh(&key(9), &key(MEMBER).id(), NOW));
+    let mut stranger = Handshake::new(config(MEMBER, FOUNDER, Purpose::Member(other_mesh)));
+    (stranger.mesh, stranger.hello) = (FOUNDERS.mesh(), hello(|_| ()));
+    let mut victim = Handshake::new(founder(MEMBER));
+    assert_eq!(victim.handle(&stranger.start()).progress, Progress::Continue);
+    let proof = stranger.handle(&victim.start()).send.unwrap();
+    assert_eq!(victim.handle(&proof).progress, refused(Side::Us, Refusal::BadChain(crate::membership::ChainError::OtherMesh)));
 }
 
 fn admitted() -> Admission {

@@ -5,7 +5,6 @@
 //! version and a length: the version lets an old node say "newer" instead of "wrong", the length lets it say "cut short" instead of
 //! "mistyped". White space, line breaks and capitals are tolerated.
 
-use std::fmt;
 use std::str::FromStr;
 
 use bech32::primitives::decode::CheckedHrpstring;
@@ -36,7 +35,7 @@ const CHECKSUM_CHARS: usize = 6;
 const CODE_BYTES_MAX: usize = (CODE_CHARS_MAX - PREFIX.len() - CHECKSUM_CHARS) * 5 / 8;
 const CHECK_CONTEXT: &str = "atmosphere/1 join code check";
 
-/// An invitation as it is handed to a newcomer. Whoever reads it can join: it is a secret.
+/// An invitation as it is handed to a newcomer. Whoever reads it can join: it is a secret, and so it has no `Display` that a log could use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinCode {
     pub mesh: MeshId,
@@ -171,12 +170,6 @@ fn drop_least_useful(introducers: &mut Vec<Introducer>) {
 fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     let hash = blake3::derive_key(CHECK_CONTEXT, bytes);
     [hash[0], hash[1], hash[2], hash[3]]
-}
-
-impl fmt::Display for JoinCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.encode())
-    }
 }
 
 impl FromStr for JoinCode {

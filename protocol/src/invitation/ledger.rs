@@ -13,7 +13,7 @@ use crate::admission::Refusal;
 use crate::codec::{self, CodecError};
 use crate::envelope::Envelope;
 use crate::identity::{NodeId, NodeKey};
-use crate::membership::{Chain, Member, Roles};
+use crate::membership::{Chain, Member, Roles, issue};
 
 /// Most invitations that can still be redeemed.
 pub const INVITATIONS_LIVE_MAX: usize = 256;
@@ -167,6 +167,27 @@ impl Ledger {
             kept.get_or_insert_with(|| chain.bytes().to_vec());
             kept.as_deref() == Some(&chain.bytes()[..])
         })
+    }
+
+    /// The whole of a redemption: the encoded chain for `node`, fresh or as before. Write the ledger to disk, then reply.
+    ///
+    /// `key` and `chain` are the issuer's own. Where they no longer allow to issue, the use stays reserved for `node`.
+    pub fn admit(
+        &mut self,
+        key: &NodeKey,
+        chain: &Chain,
+        invitation: &NodeId,
+        node: &NodeId,
+        now_ms: u64,
+    ) -> Result<Vec<u8>, Refusal> {
+        let (roles, serial) = match self.redeem(invitation, node, now_ms) {
+            Redemption::Fresh { roles, serial } => (roles, serial),
+            Redemption::Again(chain) => return Ok(chain),
+            Redemption::Refused(refusal) => return Err(refusal),
+        };
+        let certificate = issue(key, chain, node, roles, now_ms, serial).map_err(|_| Refusal::MayNotAdmit)?;
+        self.granted(invitation, node, &certificate);
+        Ok(certificate.bytes().to_vec())
     }
 
     /// From now on nobody is admitted by this invitation. False if it is not known.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::invitation::Redeemers;
-use crate::membership::{found_mesh, issue};
+use crate::membership::{CERTIFICATE_LIFE_MS, found_mesh};
 
 const NOW: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
@@ -63,6 +63,22 @@ fn what_fails_before_the_certificate_costs_one_use_and_no_more() {
     assert_eq!(ledger.redeem(&invitation, &node(5), NOW), Redemption::Fresh { roles: Roles::MEMBER, serial: 2 });
     assert_eq!(ledger.redeem(&invitation, &node(5), NOW + 2 * HOUR), Redemption::Fresh { roles: Roles::MEMBER, serial: 3 });
     assert_eq!(ledger.redeem(&invitation, &node(6), NOW), Redemption::Refused(Refusal::CodeUsedUp { uses: 1 }));
+}
+
+#[test]
+fn admitting_is_redeeming_and_issuing() {
+    let (mut ledger, invitation) = with_one(1);
+    let (chain, _) = founder();
+    let mut admit = |who: u8, now_ms: u64| ledger.admit(&key(2), &chain, &invitation, &node(who), now_ms);
+    let first = admit(5, NOW).unwrap();
+    let member = Chain::decode(&first).unwrap().verify(&chain.mesh()).unwrap();
+    assert_eq!((member.node, member.roles, member.lineage[1].serial), (node(5), Roles::MEMBER, 2));
+    assert_eq!(admit(5, NOW + 9), Ok(first));
+    assert_eq!(admit(6, NOW), Err(Refusal::CodeUsedUp { uses: 1 }));
+    let (mut ledger, invitation) = with_one(1);
+    assert!(matches!(ledger.redeem(&invitation, &node(5), NOW), Redemption::Fresh { .. }));
+    let too_late = ledger.admit(&key(2), &chain, &invitation, &node(5), NOW + CERTIFICATE_LIFE_MS);
+    assert_eq!(too_late, Err(Refusal::MayNotAdmit));
 }
 
 #[test]
