@@ -65,6 +65,18 @@ pub struct Listen {
     pub explicit: bool,
 }
 
+impl Listen {
+    /// Where a node that listens so can probably be knocked at, given this machine's addresses: for codes made before it ever ran. What
+    /// is only known once it runs (port 0) is left out.
+    pub fn likely_addresses(&self, own: &[IpAddr]) -> Vec<String> {
+        let likely = |own: &IpAddr| self.addresses.iter().filter_map(|address| address.reached_at(*own)).collect::<Vec<_>>();
+        let mut addresses: Vec<String> = own.iter().flat_map(likely).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
+        addresses
+    }
+}
+
 /// What the command line says. `None` where it says nothing.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Flags {

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `atmo`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    atmo::cli::run()
+}

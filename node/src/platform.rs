@@ -4,6 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -40,6 +41,22 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
 /// Creates or empties a file that only its owner can read.
 pub fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// The addresses that this machine's own connections leave from, loopback last. Nothing is sent: connecting a UDP socket only chooses.
+pub fn outgoing_addresses() -> Vec<IpAddr> {
+    // Addresses reserved for documentation stand for "anywhere outside".
+    let outside: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    ];
+    let leaves_from = |(any, far): (IpAddr, IpAddr)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((far, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let found = outside.into_iter().filter_map(leaves_from).filter(|ip| !ip.is_loopback());
+    found.chain([Ipv4Addr::LOCALHOST.into()]).collect()
 }
 
 /// The bits of `path` that let others read or change it; 0 when only its owner can.
@@ -133,12 +150,6 @@ impl EndSignals {
             _ = self.terminate.recv() => "SIGTERM",
         }
     }
-}
-
-/// Writing to a closed pipe ends the process quietly, as with other command-line tools. For commands that only print.
-pub fn end_on_closed_pipe() {
-    // SAFETY: SIG_DFL is a valid disposition and no handler of ours is replaced.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// Gives memory that the allocator holds but nothing uses back to the operating system.

@@ -29,6 +29,9 @@ pub use secret::Seed;
 /// Most nodes whose addresses are remembered for the next start.
 pub const ADDRESS_BOOK_MAX: usize = 64;
 
+/// The files that nobody but their owner may read.
+pub const SECRET_FILES: [&str; 2] = [IDENTITY.file, MEMBERSHIP.file];
+
 const IDENTITY: Document = Document { file: "node.key", version: 1 };
 const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
 const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
@@ -150,7 +153,8 @@ impl Store {
         self.identity.id()
     }
 
-    /// For reading, changing and writing back without another thread in between.
+    /// For reading, changing and writing back without another thread in between. Not to be held while calling what changes the state or the
+    /// address book: those take it themselves.
     pub fn change(&self) -> MutexGuard<'_, ()> {
         // Nothing is guarded but the order of file operations, and those are whole or absent.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -135,7 +135,7 @@ impl TryFrom<BackendAsWritten> for Backend {
 
     fn try_from(written: BackendAsWritten) -> Result<Self, WrongBackend> {
         written.check_fields()?;
-        let url = written.url.map(|url| check_url(url)).transpose()?;
+        let url = written.url.map(check_url).transpose()?;
         let fallback = match written.kind {
             KindAsWritten::OpenAi => url.clone().ok_or(WrongBackend::NoUrl)?,
             kind => kind.to_string(),

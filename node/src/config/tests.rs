@@ -62,6 +62,23 @@ fn a_flag_beats_the_environment_beats_the_file() {
 }
 
 #[test]
+fn where_a_node_will_be_reached_is_guessed_from_what_it_listens_on() {
+    let own: Vec<IpAddr> = ["192.0.2.7", "2001:db8::7", "127.0.0.1"].into_iter().map(|ip| ip.parse().unwrap()).collect();
+    let likely = resolve(Flags::default(), &[], "").unwrap().listen.likely_addresses(&own);
+    let expected = [
+        "/ip4/192.0.2.7/udp/11452/quic-v1",
+        "/ip4/192.0.2.7/tcp/11452",
+        "/ip6/2001:db8::7/udp/11452/quic-v1",
+        "/ip6/2001:db8::7/tcp/11452",
+        "/ip4/127.0.0.1/udp/11452/quic-v1",
+        "/ip4/127.0.0.1/tcp/11452",
+    ];
+    assert_eq!(likely, expected);
+    let local = "listen = ['/ip4/127.0.0.1/tcp/7', '/ip4/127.0.0.1/udp/0/quic-v1']";
+    assert_eq!(resolve(Flags::default(), &[], local).unwrap().listen.likely_addresses(&own), ["/ip4/127.0.0.1/tcp/7"]);
+}
+
+#[test]
 fn switches_follow_the_same_order() {
     let off = flags(|flags| flags.no_mdns = true);
     assert!(!resolve(off, &[("ATMO_MDNS", "true")], "mdns = true").unwrap().mdns);

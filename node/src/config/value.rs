@@ -80,6 +80,21 @@ impl ListenAddress {
     pub fn multiaddr(&self) -> &Multiaddr {
         &self.0
     }
+
+    /// This address as others dial it, if a machine that has the address `own` can be reached by it.
+    pub fn reached_at(&self, own: IpAddr) -> Option<String> {
+        let mut parts = self.0.iter();
+        let listens: IpAddr = match parts.next()? {
+            Protocol::Ip4(ip) => ip.into(),
+            Protocol::Ip6(ip) => ip.into(),
+            _ => return None,
+        };
+        let rest: Multiaddr = parts.collect();
+        let known = !rest.iter().any(|part| matches!(part, Protocol::Udp(0) | Protocol::Tcp(0)));
+        let fits = listens.is_unspecified() && listens.is_ipv4() == own.is_ipv4() || listens == own;
+        let family = if own.is_ipv4() { "ip4" } else { "ip6" };
+        (known && fits).then(|| format!("/{family}/{own}{rest}"))
+    }
 }
 
 impl FromStr for ListenAddress {

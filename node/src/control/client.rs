@@ -25,6 +25,9 @@ pub enum ClientError {
     NodeEnded,
     #[error("the control socket failed: {0}")]
     Socket(#[from] io::Error),
+    /// The caller could not pass a piece of the answer on (a closed pipe). The request was cancelled.
+    #[error("the answer could not be written: {0}")]
+    Output(io::Error),
     #[error("the node answered in a way this `atmo` does not understand ({0}); restart the node with this `atmo`")]
     Misunderstood(#[from] serde_json::Error),
 }
@@ -33,7 +36,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Refused(error) => error.exit_code,
-            Self::NodeEnded | Self::Socket(_) | Self::Misunderstood(_) => CommandError::FAILED,
+            Self::NodeEnded | Self::Socket(_) | Self::Output(_) | Self::Misunderstood(_) => CommandError::FAILED,
         }
     }
 }
@@ -59,7 +62,7 @@ impl Client {
         loop {
             let line = read_line(&mut reading).await?.ok_or(ClientError::NodeEnded)?;
             match serde_json::from_slice(&line)? {
-                Line::Delta(text) => on_delta(&text)?,
+                Line::Delta(text) => on_delta(&text).map_err(ClientError::Output)?,
                 Line::Done(value) => return Ok(value),
                 Line::Error(error) => return Err(error.into()),
             }

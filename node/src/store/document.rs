@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use crate::platform;
 
-/// Nothing in the folder comes near this; more is not ours.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+/// More than the largest ledger of invitations takes as text; a longer file is not ours.
+const FILE_BYTES_MAX: u64 = 80 << 20;
 /// What a file is called until it is complete.
 const UNFINISHED: &str = ".new";
 const CHECK_CHARS: usize = 16;

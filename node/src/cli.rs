@@ -1,0 +1,266 @@
+//! The command line: what can be asked, and which exit code answers.
+//!
+//! 0 done, 1 failed, 2 asked wrongly, 3 nothing fits. What was asked for goes to standard output, everything else to standard error.
+//! Commands talk to the node that runs in the data folder; the few that make sense without one work on the folder themselves.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::{self, Flags};
+use crate::control::CommandError;
+use crate::logging;
+
+mod ask;
+mod mesh;
+mod print;
+mod session;
+mod show;
+mod span;
+mod up;
+
+pub use session::Stop;
+pub use up::Ready;
+
+const EXAMPLES: &str = "\
+Examples:
+  atmo up                               start the node; its OpenAI endpoint is http://127.0.0.1:11451/v1
+  atmo mesh create home                 name the mesh
+  atmo invite                           print a join code for one more machine
+  atmo join CODE                        on that machine
+  atmo intent \"summarise this contract\" have the best model of the mesh answer";
+
+/// One AI mesh out of the machines you own
+#[derive(Debug, Parser)]
+#[command(name = "atmo", version, after_help = EXAMPLES, max_term_width = 100)]
+struct CommandLine {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes, before or after its name.
+#[derive(Debug, Args)]
+struct Common {
+    /// The node's folder [default: the platform's folder for application data] [env: ATMO_DATA_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a node and stay in the foreground; Ctrl-C drains, once more ends at once
+    #[command(after_help = "Examples:\n  atmo up\n  atmo up --name attic --join CODE\n  atmo up --mode provider --no-builtin")]
+    Up(Box<UpArguments>),
+    /// Stop the running node; what it is answering is finished first
+    #[command(after_help = "Example:\n  atmo down")]
+    Down,
+    /// Found or name a mesh
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Print a join code that admits other machines
+    #[command(after_help = "Examples:\n  atmo invite\n  atmo invite --ttl 7d --uses 5\n  atmo invite --roles consume")]
+    Invite(InviteArguments),
+    /// Join the mesh that a code stands for
+    #[command(after_help = "Example:\n  atmo join CODE        CODE comes from `atmo invite` on a member")]
+    Join {
+        /// What `atmo invite` printed
+        code: String,
+    },
+    /// Leave the mesh; the node keeps its identity and gets a private mesh of its own at its next start
+    #[command(after_help = "Example:\n  atmo leave")]
+    Leave,
+    /// Show the running node: who it is, what it offers, what is wrong
+    #[command(after_help = "Examples:\n  atmo status\n  atmo status --json")]
+    Status,
+    /// List the nodes of the mesh
+    #[command(after_help = "Examples:\n  atmo nodes\n  atmo nodes --all")]
+    Nodes(ListArguments),
+    /// List what the mesh can do
+    #[command(after_help = "Examples:\n  atmo capabilities\n  atmo capabilities --all --json")]
+    Capabilities(ListArguments),
+    /// Show who would answer, and why, without running anything
+    #[command(after_help = "Example:\n  atmo route \"write a python function that sorts a list\"")]
+    Route(RouteArguments),
+    /// Have the best capability of the mesh answer
+    #[command(
+        after_help = "Examples:\n  atmo intent \"what is a mesh?\"\n  atmo intent --explain \"translate to French: good morning\"\n  \
+                      git diff | atmo intent -"
+    )]
+    Intent(IntentArguments),
+    /// Check this machine and this node, with the next step for whatever is wrong
+    #[command(after_help = "Example:\n  atmo doctor")]
+    Doctor,
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  atmo completions bash > ~/.local/share/bash-completion/completions/atmo")]
+    Completions { shell: clap_complete::Shell },
+    /// The process that runs the built-in engine; started by the node
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Args)]
+struct UpArguments {
+    /// What people call this node [default: the machine's name] [env: ATMO_NAME]
+    #[arg(long)]
+    name: Option<String>,
+    /// standalone, provider, participant or headless [default: participant] [env: ATMO_MODE]
+    #[arg(long)]
+    mode: Option<String>,
+    /// Where the OpenAI-compatible endpoint listens; loopback alone [default: 127.0.0.1:11451] [env: ATMO_API]
+    #[arg(long, value_name = "HOST:PORT")]
+    api: Option<String>,
+    /// Where other nodes connect to, as often as needed [default: UDP and TCP 11452 on all interfaces] [env: ATMO_LISTEN]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Join this mesh first, unless already a member of it [env: ATMO_JOIN_CODE]
+    #[arg(long, value_name = "CODE")]
+    join: Option<String>,
+    /// The configuration file [default: atmo.toml in the data folder, if it is there] [env: ATMO_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Do not look for members on the local network [env: ATMO_MDNS=false]
+    #[arg(long)]
+    no_mdns: bool,
+    /// Do not look for engines on loopback [env: ATMO_DISCOVER=false]
+    #[arg(long)]
+    no_discover: bool,
+    /// Do not offer the built-in model [env: ATMO_BUILTIN=false]
+    #[arg(long)]
+    no_builtin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum MeshCommand {
+    /// Name this node's private mesh, or found one
+    #[command(after_help = "Example:\n  atmo mesh create home")]
+    Create {
+        /// What people call the mesh
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InviteArguments {
+    /// How long the code can be used: 90s, 30m, 24h, 7d
+    #[arg(long, default_value = "24h", value_parser = span::parse)]
+    ttl: Duration,
+    /// How many machines it admits
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    uses: u32,
+    /// What they may do: consume, provide, issue, admin
+    #[arg(long, default_value = "consume,provide", value_delimiter = ',')]
+    roles: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ListArguments {
+    /// Also what is suspected or dead
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct RouteArguments {
+    /// What is wanted, in words
+    text: String,
+    /// This model and no other
+    #[arg(long)]
+    model: Option<String>,
+    /// This node's own capabilities alone
+    #[arg(long)]
+    local_only: bool,
+}
+
+#[derive(Debug, Args)]
+struct IntentArguments {
+    /// What is wanted, in words; `-` reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    text: String,
+    /// Say why this one was chosen and not the others
+    #[arg(long)]
+    explain: bool,
+    /// This model and no other
+    #[arg(long)]
+    model: Option<String>,
+    /// This node's own capabilities alone
+    #[arg(long)]
+    local_only: bool,
+}
+
+impl From<UpArguments> for Flags {
+    fn from(arguments: UpArguments) -> Self {
+        let UpArguments { name, mode, api, listen, join, config, no_mdns, no_discover, no_builtin } = arguments;
+        Self { name, mode, api, listen, join, config, no_mdns, no_discover, no_builtin }
+    }
+}
+
+/// Does what the command line asks.
+pub fn run() -> ExitCode {
+    let CommandLine { common, command } = CommandLine::parse();
+    match dispatch(common, command) {
+        Ok(code) => code,
+        Err(Stop::PipeClosed) => ExitCode::SUCCESS,
+        Err(Stop::Failed(CommandError { message, exit_code })) => {
+            print::error(&message);
+            ExitCode::from(exit_code)
+        }
+    }
+}
+
+fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
+    match command {
+        // The worker speaks over its standard streams and needs none of what follows.
+        Command::Worker => return Ok(up::worker()),
+        Command::Completions { shell } => return completions(shell),
+        _ => {}
+    }
+    let data_dir = config::data_dir(common.data_dir.as_deref(), &environment)?;
+    if let Command::Up(arguments) = command {
+        return up::up(data_dir, (*arguments).into(), common.json);
+    }
+    logging::init(&config::command_log(&environment)).map_err(CommandError::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::failed)?;
+    runtime.block_on(converse(session::Session { data_dir, json: common.json }, command))
+}
+
+/// The commands that talk to the running node, or do without.
+async fn converse(session: session::Session, command: Command) -> Result<ExitCode, Stop> {
+    match command {
+        Command::Down => mesh::down(&session).await,
+        Command::Mesh(MeshCommand::Create { name }) => mesh::create(&session, name).await,
+        Command::Invite(arguments) => mesh::invite(&session, arguments).await,
+        Command::Join { code } => mesh::join(&session, code).await,
+        Command::Leave => mesh::leave(&session).await,
+        Command::Status => show::status(&session).await,
+        Command::Nodes(arguments) => show::nodes(&session, arguments.all).await,
+        Command::Capabilities(arguments) => show::capabilities(&session, arguments.all).await,
+        Command::Route(arguments) => ask::route(&session, arguments).await,
+        Command::Intent(arguments) => ask::intent(&session, arguments).await,
+        Command::Doctor => show::doctor(&session).await,
+        Command::Up(_) | Command::Completions { .. } | Command::Worker => {
+            unreachable!("these were done before a runtime was needed")
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Stop> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "atmo", &mut script);
+    print::bytes(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The one place that reads the environment.
+pub fn environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
+}
+
+#[cfg(test)]
+mod tests;

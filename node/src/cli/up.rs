@@ -1,0 +1,143 @@
+//! `atmo up`, and the worker that it starts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use atmo_protocol::Mode;
+use serde_json::{Value, json};
+
+use super::print;
+use super::session::Stop;
+use crate::config::{Config, Flags};
+use crate::control::CommandError;
+use crate::driver::DriverHandle;
+use crate::logging;
+use crate::membership::mesh_json;
+use crate::node::{self, Node};
+use crate::store::Store;
+
+/// Threads that run tasks. More would only hold memory: the heavy work is done by engines in processes of their own.
+const WORKER_THREADS_MAX: usize = 4;
+/// Threads for what blocks: disk, name resolution, embedding.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Idle blocking threads end soon, so that an idle node is small.
+const BLOCKING_THREAD_KEPT: Duration = Duration::from_secs(2);
+
+/// A node that has no address after this long says so rather than nothing.
+const ADDRESSES_WAIT: Duration = Duration::from_secs(3);
+/// No new address for this long means that all are there.
+const ADDRESSES_SETTLE: Duration = Duration::from_millis(40);
+
+/// What a node says once everything listens.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ready {
+    pub node_id: String,
+    pub name: String,
+    /// As [`mesh_json`] gives it.
+    pub mesh: Value,
+    /// None in a mode without a local API.
+    pub api: Option<String>,
+    /// Multiaddr texts, best first; none in a mode without a network.
+    pub listen: Vec<String>,
+}
+
+impl Ready {
+    /// One line of JSON on standard output, or a few for people on standard error.
+    pub fn announce(&self, as_json: bool) {
+        if as_json {
+            // Whoever does not read it does not need it.
+            let _ = print::line(&self.to_json().to_string());
+        } else {
+            print::aside(&self.to_text());
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { node_id, name, mesh, api, listen } = self;
+        json!({ "ready": true, "node_id": node_id, "name": name, "mesh": mesh, "api": api, "listen": listen })
+    }
+
+    fn to_text(&self) -> String {
+        let mesh =
+            self.mesh["name"].as_str().map_or_else(|| "in a private mesh".to_owned(), |name| format!("in the mesh {name}"));
+        let api = self.api.as_ref().map_or_else(String::new, |api| format!("\nOpenAI endpoint: http://{api}/v1"));
+        format!("{} is up, {mesh}{api}\n`atmo status` in another terminal tells more; Ctrl-C stops it", self.name)
+    }
+}
+
+pub fn up(data_dir: PathBuf, flags: Flags, as_json: bool) -> Result<ExitCode, Stop> {
+    let config = Config::load(data_dir, &flags, &super::environment)?;
+    logging::init(&config.log).map_err(CommandError::usage)?;
+    let store = Store::open(&config.data_dir)?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(node::run(config, store, |node| announce(node, as_json)));
+    // What still runs in the background holds nothing that must be written; a task stuck in a system call must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(CommandError::failed(one_line(&error)).into()),
+    }
+}
+
+/// `atmo worker`: speaks over its standard streams, so nothing else may write there.
+pub fn worker() -> ExitCode {
+    atmo_adapters::llama_cpp::worker::run()
+}
+
+/// Tells that the node is up, once its addresses are known.
+fn announce(node: &Node, as_json: bool) {
+    let membership = node.membership();
+    let mut ready = Ready {
+        node_id: node.id.to_string(),
+        name: node.name.clone(),
+        mesh: mesh_json(&membership.mesh, membership.name.as_deref()),
+        api: Some(node.api.to_string()),
+        listen: Vec::new(),
+    };
+    let (driver, has_network) = (node.driver.clone(), node.mode != Mode::Standalone);
+    tokio::spawn(async move {
+        if has_network {
+            ready.listen = settled(&driver).await;
+        }
+        ready.announce(as_json);
+    });
+}
+
+/// The addresses that the node listens on. They are reported one by one as the operating system gives them, all within moments.
+async fn settled(driver: &DriverHandle) -> Vec<String> {
+    let end = Instant::now() + ADDRESSES_WAIT;
+    let mut known = Vec::new();
+    while Instant::now() < end {
+        let Ok(now) = driver.listening().await else { break };
+        if !now.is_empty() && now == known {
+            break;
+        }
+        known = now;
+        tokio::time::sleep(ADDRESSES_SETTLE).await;
+    }
+    known
+}
+
+/// The error and its causes, those that say something new.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    text
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKER_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_THREAD_KEPT)
+        .thread_name("atmo")
+        .enable_all()
+        .build();
+    Ok(runtime.map_err(CommandError::failed)?)
+}

@@ -1,0 +1,330 @@
+//! Which mesh this node is in, and every change to that: founding, naming, inviting, redeeming, joining, leaving.
+//!
+//! Each operation reads the data folder, decides, and has written what must not be lost before it returns. The running node and the
+//! commands that work without one call the same functions. Whoever calls brings the time; secrets come from the operating system.
+//! Deliberately absent: anything about connections. How a code reaches its redeemer is `join`'s affair.
+
+use atmo_protocol::admission::Refusal;
+use atmo_protocol::invitation::{
+    Introducer, InvitationSecret, InviteError, JoinCode, Ledger, LedgerError, Redeemers, Redemption, Terms,
+};
+use atmo_protocol::membership::{ChainError, IssueError, UnknownRole, found_mesh, issue};
+use atmo_protocol::{Chain, Member, MeshId, NodeId, Roles};
+use serde_json::{Value, json};
+
+use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
+
+mod date;
+
+pub use date::rfc3339;
+
+/// What a mesh is called when `atmo mesh create` gets no name.
+pub const NAME_DEFAULT: &str = "home";
+/// Longest name of a mesh, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// This node's place in a mesh.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Membership {
+    pub mesh: MeshId,
+    /// None while it is private, or where a member was not told.
+    pub name: Option<String>,
+    pub chain: Chain,
+    /// What the chain says, verified.
+    pub member: Member,
+    /// Whether the mesh's root key lies in this folder.
+    pub founded_here: bool,
+    /// Whether anybody else was ever admitted, as far as this node knows.
+    pub shared: bool,
+}
+
+/// What `atmo invite` made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invite {
+    /// A secret: whoever reads it can join.
+    pub code: String,
+    /// Unix milliseconds.
+    pub expires_ms: u64,
+    pub uses: u32,
+    pub roles: Roles,
+}
+
+/// What an invitation is to grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    pub ttl_ms: u64,
+    pub uses: u32,
+    pub roles: Roles,
+}
+
+/// What a code asks of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinStep {
+    /// It is a member of that mesh: nothing to do.
+    AlreadyMember,
+    /// Redeem the code, then [`accept`] what it gives.
+    Redeem,
+}
+
+/// Why a membership was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the certificate in this data folder proves nothing ({0}); run `atmo leave` and join again")]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Invite(#[from] InviteError),
+    #[error(transparent)]
+    Role(#[from] UnknownRole),
+    #[error("this node is in the mesh `{0}` with others; run `atmo leave` first")]
+    LeaveFirst(String),
+    #[error("this node's mesh is called `{0}` already; to found another, run `atmo leave` first")]
+    Named(String),
+    #[error("a mesh's name has 1 to {NAME_BYTES_MAX} bytes on one line")]
+    Name,
+    #[error("this node is in no mesh yet; `atmo up` or `atmo mesh create` gives it one")]
+    None,
+    #[error("the certificate that came back is for another node; ask for a new code with `atmo invite`")]
+    NotForUs,
+    #[error("no address of this node is known, so a code could not say where to knock; start it with `atmo up` first")]
+    NoAddress,
+    #[error("the operating system gives no random bytes: {0}")]
+    Randomness(#[from] std::io::Error),
+}
+
+/// Why a newcomer got no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeemError {
+    /// Tell the newcomer.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// This node may not, or no longer, issue what its invitation promised.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The spend could not be written, so nothing was granted.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+}
+
+impl From<Refusal> for RedeemError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for RedeemError {
+    fn from(error: StoreError) -> Self {
+        Self::Membership(error.into())
+    }
+}
+
+impl Membership {
+    fn read(stored: StoredMesh) -> Result<Self, MembershipError> {
+        let chain = Chain::decode(&stored.chain)?;
+        let member = chain.verify(&stored.mesh)?;
+        let StoredMesh { mesh, name, root, shared, .. } = stored;
+        Ok(Self { mesh, name, chain, member, founded_here: root.is_some(), shared })
+    }
+
+    /// A mesh of one that nobody was ever told about: joining another replaces it.
+    pub fn is_private(&self) -> bool {
+        self.founded_here && !self.shared && self.name.is_none()
+    }
+
+    /// The name, or the beginning of the id where there is none.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.mesh.short())
+    }
+
+    /// What `mesh create`, `join` and `leave` print as JSON.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "mesh": mesh_json(&self.mesh, self.name.as_deref()),
+            "node_id": self.member.node.to_string(),
+            "roles": role_names(self.member.roles),
+            "expires_at": rfc3339(self.member.expires_ms),
+        })
+    }
+}
+
+impl Invite {
+    /// What `atmo invite` prints as JSON.
+    pub fn to_json(&self) -> Value {
+        json!({ "code": self.code, "expires_at": rfc3339(self.expires_ms), "uses": self.uses, "roles": role_names(self.roles) })
+    }
+}
+
+/// A mesh as `status` and its siblings show it.
+pub fn mesh_json(mesh: &MeshId, name: Option<&str>) -> Value {
+    json!({ "id": mesh.to_string(), "name": name })
+}
+
+/// Each role's name.
+pub fn role_names(roles: Roles) -> Vec<String> {
+    roles.to_string().split(',').map(str::to_owned).collect()
+}
+
+/// The names of roles as a set.
+pub fn parse_roles(names: &[String]) -> Result<Roles, UnknownRole> {
+    names.join(",").parse()
+}
+
+/// The mesh that this folder is in.
+pub fn current(store: &Store) -> Result<Option<Membership>, MembershipError> {
+    store.membership()?.map(Membership::read).transpose()
+}
+
+/// The mesh that this folder is in; a private one of this node alone if there was none.
+pub fn current_or_private(store: &Store, now_ms: u64) -> Result<Membership, MembershipError> {
+    let _changing = store.change();
+    match current(store)? {
+        Some(membership) => Ok(membership),
+        None => found(store, None, now_ms),
+    }
+}
+
+/// `atmo mesh create`: names the private mesh, keeping its key, or founds one under that name.
+pub fn create(store: &Store, name: Option<&str>, now_ms: u64) -> Result<Membership, MembershipError> {
+    let name = check_name(name.unwrap_or(NAME_DEFAULT))?;
+    let _changing = store.change();
+    let Some(stored) = store.membership()? else { return found(store, Some(name), now_ms) };
+    if stored.root.is_some() && stored.name.as_ref() == Some(&name) {
+        return Membership::read(stored);
+    }
+    match &stored.name {
+        Some(taken) if stored.root.is_some() => Err(MembershipError::Named(taken.clone())),
+        _ if stored.shared => Err(MembershipError::LeaveFirst(Membership::read(stored)?.label())),
+        _ => keep(store, StoredMesh { name: Some(name), ..stored }),
+    }
+}
+
+/// Makes a code that admits others to this node's mesh. `addresses` are where this node can be knocked at, best first.
+pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) -> Result<Invite, MembershipError> {
+    if addresses.is_empty() {
+        return Err(MembershipError::NoAddress);
+    }
+    let membership = current_or_private(store, now_ms)?;
+    let _changing = store.change();
+    let secret = random_secret()?;
+    let Grant { ttl_ms, uses, roles } = grant;
+    let expires_ms = now_ms.saturating_add(ttl_ms);
+    let terms = Terms { roles, uses, expires_ms, redeemers: Redeemers::Issuer, label: String::new() };
+    let mut ledger = ledger(store, &membership.mesh)?;
+    ledger.invite(store.identity(), &membership.member, &secret, terms, now_ms)?;
+    store.save_invitations(membership.mesh, ledger.encode())?;
+    let issuer = store.node_id();
+    let code = JoinCode {
+        mesh: membership.mesh,
+        secret,
+        // Rounded up, so that the code never claims less than its issuer grants.
+        expires_s: expires_ms.div_ceil(1000),
+        issuer,
+        redeemers: Redeemers::Issuer,
+        introducers: vec![Introducer { node: issuer, addresses }],
+    };
+    Ok(Invite { code: code.encode(), expires_ms, uses, roles })
+}
+
+/// Admits `node`, which proved to hold the key of `invitation`. The spend is on disk when this returns; asking again gives the same chain.
+pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) -> Result<Chain, RedeemError> {
+    let _changing = store.change();
+    let Some(stored) = store.membership()? else { return Err(Refusal::CodeUnknown.into()) };
+    let membership = Membership::read(stored.clone())?;
+    let mut ledger = ledger(store, &membership.mesh)?;
+    let (roles, serial) = match ledger.redeem(invitation, node, now_ms) {
+        Redemption::Fresh { roles, serial } => (roles, serial),
+        Redemption::Again(bytes) => return Ok(Chain::decode(&bytes).map_err(MembershipError::from)?),
+        Redemption::Refused(refusal) => return Err(refusal.into()),
+    };
+    let chain = issue(store.identity(), &membership.chain, node, roles, now_ms, serial)?;
+    let reserved = ledger.granted(invitation, node, &chain);
+    debug_assert!(reserved, "the use was reserved just above");
+    if !stored.shared {
+        store.save_membership(&StoredMesh { shared: true, ..stored })?;
+    }
+    store.save_invitations(membership.mesh, ledger.encode())?;
+    Ok(chain)
+}
+
+/// What `code` asks of this node, or why it cannot be followed.
+pub fn join_step(store: &Store, code: &JoinCode) -> Result<JoinStep, MembershipError> {
+    match store.membership()? {
+        Some(stored) if stored.mesh == code.mesh => Ok(JoinStep::AlreadyMember),
+        Some(stored) if stored.shared => Err(MembershipError::LeaveFirst(Membership::read(stored)?.label())),
+        _ => Ok(JoinStep::Redeem),
+    }
+}
+
+/// Becomes a member by the chain that redeeming `code` gave. A mesh that nobody else joined is replaced; of the same mesh it is a renewal.
+pub fn accept(
+    store: &Store,
+    code: &JoinCode,
+    chain: &Chain,
+    name: Option<String>,
+    now_s: u64,
+) -> Result<Membership, MembershipError> {
+    let member = chain.verify(&code.mesh)?;
+    if member.node != store.node_id() {
+        return Err(MembershipError::NotForUs);
+    }
+    let membership = {
+        let _changing = store.change();
+        join_step(store, code)?;
+        let name = name.filter(|name| check_name(name).is_ok());
+        keep(store, StoredMesh { mesh: code.mesh, name, root: None, chain: chain.bytes().to_vec(), shared: true })?
+    };
+    let peer =
+        |introducer: &Introducer| KnownPeer { node: introducer.node, addresses: introducer.addresses.clone(), seen_s: now_s };
+    store.remember(code.mesh, code.introducers.iter().map(peer).collect())?;
+    Ok(membership)
+}
+
+/// Forgets the mesh and hands back what was left. The identity stays.
+pub fn leave(store: &Store) -> Result<Membership, MembershipError> {
+    let _changing = store.change();
+    let stored = store.membership()?.ok_or(MembershipError::None)?;
+    let membership = Membership::read(stored);
+    store.forget_mesh()?;
+    membership
+}
+
+/// A new mesh with this node as its founder.
+fn found(store: &Store, name: Option<String>, now_ms: u64) -> Result<Membership, MembershipError> {
+    let seed = Seed::random()?;
+    let root = seed.key();
+    let chain = found_mesh(&root, &store.node_id(), now_ms);
+    keep(
+        store,
+        StoredMesh { mesh: MeshId::of_root(&root.id()), name, root: Some(seed), chain: chain.bytes().to_vec(), shared: false },
+    )
+}
+
+fn keep(store: &Store, stored: StoredMesh) -> Result<Membership, MembershipError> {
+    store.save_membership(&stored)?;
+    Membership::read(stored)
+}
+
+fn ledger(store: &Store, mesh: &MeshId) -> Result<Ledger, MembershipError> {
+    match store.invitations(mesh)? {
+        Some(bytes) => Ok(Ledger::decode(&bytes)?),
+        None => Ok(Ledger::default()),
+    }
+}
+
+fn random_secret() -> Result<InvitationSecret, std::io::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(InvitationSecret::from_bytes(bytes))
+}
+
+fn check_name(name: &str) -> Result<String, MembershipError> {
+    let name = name.trim();
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    fits.then(|| name.to_owned()).ok_or(MembershipError::Name)
+}
+
+#[cfg(test)]
+mod tests;
