@@ -21,6 +21,7 @@ mod show;
 mod span;
 mod up;
 
+use session::Session;
 pub use session::Stop;
 pub use up::Ready;
 
@@ -99,10 +100,17 @@ enum Command {
     Doctor,
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  atmo completions bash > ~/.local/share/bash-completion/completions/atmo")]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell to complete in
+        shell: clap_complete::Shell,
+    },
     /// The process that runs the built-in engine; started by the node
     #[command(hide = true)]
-    Worker,
+    Worker {
+        /// Settings of the engine
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -216,38 +224,33 @@ pub fn run() -> ExitCode {
 
 fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
     match command {
-        // The worker speaks over its standard streams and needs none of what follows.
-        Command::Worker => return Ok(up::worker()),
-        Command::Completions { shell } => return completions(shell),
-        _ => {}
+        Command::Up(arguments) => up::up(data_dir(&common)?, (*arguments).into(), common.json),
+        Command::Down => talk(common, mesh::down),
+        Command::Mesh(MeshCommand::Create { name }) => talk(common, async |session| mesh::create(session, name).await),
+        Command::Invite(arguments) => talk(common, async |session| mesh::invite(session, arguments).await),
+        Command::Join { code } => talk(common, async |session| mesh::join(session, code).await),
+        Command::Leave => talk(common, mesh::leave),
+        Command::Status => talk(common, show::status),
+        Command::Nodes(arguments) => talk(common, async |session| show::nodes(session, arguments.all).await),
+        Command::Capabilities(arguments) => talk(common, async |session| show::capabilities(session, arguments.all).await),
+        Command::Route(arguments) => talk(common, async |session| ask::route(session, arguments).await),
+        Command::Intent(arguments) => talk(common, async |session| ask::intent(session, arguments).await),
+        Command::Doctor => talk(common, show::doctor),
+        Command::Completions { shell } => completions(shell),
+        Command::Worker { arguments } => up::worker(arguments),
     }
-    let data_dir = config::data_dir(common.data_dir.as_deref(), &environment)?;
-    if let Command::Up(arguments) = command {
-        return up::up(data_dir, (*arguments).into(), common.json);
-    }
-    logging::init(&config::command_log(&environment)).map_err(CommandError::usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::failed)?;
-    runtime.block_on(converse(session::Session { data_dir, json: common.json }, command))
 }
 
-/// The commands that talk to the running node, or do without.
-async fn converse(session: session::Session, command: Command) -> Result<ExitCode, Stop> {
-    match command {
-        Command::Down => mesh::down(&session).await,
-        Command::Mesh(MeshCommand::Create { name }) => mesh::create(&session, name).await,
-        Command::Invite(arguments) => mesh::invite(&session, arguments).await,
-        Command::Join { code } => mesh::join(&session, code).await,
-        Command::Leave => mesh::leave(&session).await,
-        Command::Status => show::status(&session).await,
-        Command::Nodes(arguments) => show::nodes(&session, arguments.all).await,
-        Command::Capabilities(arguments) => show::capabilities(&session, arguments.all).await,
-        Command::Route(arguments) => ask::route(&session, arguments).await,
-        Command::Intent(arguments) => ask::intent(&session, arguments).await,
-        Command::Doctor => show::doctor(&session).await,
-        Command::Up(_) | Command::Completions { .. } | Command::Worker => {
-            unreachable!("these were done before a runtime was needed")
-        }
-    }
+/// Runs a command that talks to the running node, or does without one.
+fn talk(common: Common, work: impl AsyncFnOnce(&Session) -> Result<ExitCode, Stop>) -> Result<ExitCode, Stop> {
+    let session = Session { data_dir: data_dir(&common)?, json: common.json };
+    logging::init(&config::command_log(&environment)).map_err(CommandError::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::failed)?;
+    runtime.block_on(work(&session))
+}
+
+fn data_dir(common: &Common) -> Result<PathBuf, Stop> {
+    Ok(config::data_dir(common.data_dir.as_deref(), &environment)?)
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Stop> {
@@ -258,7 +261,7 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Stop> {
 }
 
 /// The one place that reads the environment.
-pub fn environment(variable: &str) -> Option<String> {
+fn environment(variable: &str) -> Option<String> {
     std::env::var(variable).ok()
 }
 

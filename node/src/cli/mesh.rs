@@ -103,8 +103,8 @@ async fn join_without_node(session: &Session, code: &JoinCode) -> Result<Value, 
     if let (JoinStep::AlreadyMember, Some(membership)) = (membership::join_step(&store, code)?, membership::current(&store)?) {
         return Ok(membership.to_json());
     }
-    let chain = join::join_once(store.identity(), code, &config.name).await.map_err(CommandError::failed)?;
-    Ok(membership::accept(&store, code, &chain, None, now_ms() / 1000)?.to_json())
+    let joined = join::join_once(store.identity(), code, &config.name).await.map_err(CommandError::failed)?;
+    Ok(membership::accept(&store, code, &joined.chain, joined.mesh_name, now_ms() / 1000)?.to_json())
 }
 
 pub async fn leave(session: &Session) -> Result<ExitCode, Stop> {
@@ -112,7 +112,7 @@ pub async fn leave(session: &Session) -> Result<ExitCode, Stop> {
         Some(node) => node.request(Request::Leave, |_| Ok(())).await?,
         None => membership::leave(&session.store()?)?.to_json(),
     };
-    session.say(&left, "left the mesh; this node keeps its identity and is in a private mesh of its own from its next start")
+    session.say(&left, &format!("left the mesh {}; this node keeps its identity and is on its own from now on", mesh_name(&left)))
 }
 
 impl Session {

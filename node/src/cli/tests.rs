@@ -91,12 +91,7 @@ fn every_command_explains_itself() {
             assert!(examples, "{} has no example", sub.get_name());
             assert!(!sub.clone().render_help().to_string().is_empty());
             for argument in sub.get_arguments() {
-                assert!(
-                    argument.get_help().is_some() || argument.get_id() == "shell",
-                    "{} of {}",
-                    argument.get_id(),
-                    sub.get_name()
-                );
+                assert!(argument.get_help().is_some(), "{} of {}", argument.get_id(), sub.get_name());
             }
             check(sub);
         }

@@ -81,13 +81,20 @@ pub fn up(data_dir: PathBuf, flags: Flags, as_json: bool) -> Result<ExitCode, St
 }
 
 /// `atmo worker`: speaks over its standard streams, so nothing else may write there.
-pub fn worker() -> ExitCode {
-    atmo_adapters::llama_cpp::worker::run()
+#[cfg(feature = "llama-cpp")]
+pub fn worker(arguments: Vec<String>) -> Result<ExitCode, Stop> {
+    let code = atmo_adapters::llama_cpp::worker::run(arguments);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(CommandError::FAILED)))
+}
+
+#[cfg(not(feature = "llama-cpp"))]
+pub fn worker(_arguments: Vec<String>) -> Result<ExitCode, Stop> {
+    Err(CommandError::failed("this atmo was built without the built-in engine (feature `llama-cpp`)").into())
 }
 
 /// Tells that the node is up, once its addresses are known.
 fn announce(node: &Node, as_json: bool) {
-    let membership = node.membership();
+    let membership = &node.current().membership;
     let mut ready = Ready {
         node_id: node.id.to_string(),
         name: node.name.clone(),
