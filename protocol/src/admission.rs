@@ -31,11 +31,15 @@ use crate::codec;
 use crate::identity::{MeshId, NodeId, NodeKey};
 use crate::invitation::{JoinCode, Redeemers};
 use crate::membership::{Chain, Member, OutsideValidity, Revocations, Roles};
+use crate::record::Extensions;
 
 /// How far two clocks may lie apart. A guess: sleeping laptops drift by minutes, and gossip takes leases up to 20 minutes ahead.
 pub const CLOCK_SKEW_MS_MAX: u64 = 10 * 60_000;
 /// Longest name that a newcomer gives itself, in bytes; longer ones are cut.
 pub const NAME_BYTES_MAX: usize = 64;
+
+/// The extension of a grant that says what the mesh is called.
+const GRANT_MESH_NAME: u16 = 1;
 
 /// All that a handshake starts from.
 #[derive(Debug)]
@@ -88,11 +92,19 @@ pub enum Progress {
     /// Both sides admitted each other: the connection is a member's.
     Admitted(Admission),
     /// This node is a member now. The connection ends; dial again with the chain.
-    Joined(Chain),
+    Joined(Joined),
     /// The newcomer was given its certificate. The connection ends.
     Granted,
     /// Nobody was let in. The connection ends, after what is to be sent was.
     Refused(Refused),
+}
+
+/// What a newcomer was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Joined {
+    pub chain: Chain,
+    /// What the redeemer calls the mesh, if it calls it anything.
+    pub mesh_name: Option<String>,
 }
 
 /// A newcomer that proved to hold an invitation.
@@ -224,12 +236,11 @@ impl Handshake {
         }
     }
 
-    /// Answers [`Progress::Redeem`] with the newcomer's certificate. At any other time it refuses.
-    pub fn grant(&mut self, chain: &[u8]) -> Step {
+    /// Answers [`Progress::Redeem`] with the newcomer's certificate, and what the mesh is called. At any other time it refuses.
+    pub fn grant(&mut self, chain: &[u8], mesh_name: Option<&str>) -> Step {
+        let extensions = mesh_name.map(|name| (GRANT_MESH_NAME, clean_name(name).into_bytes())).into_iter().collect();
         match mem::replace(&mut self.state, State::Finished) {
-            State::Redeeming => {
-                Step::say(&Frame::Grant(Grant { chain: chain.to_vec(), extensions: Vec::new() }), Progress::Granted)
-            }
+            State::Redeeming => Step::say(&Frame::Grant(Grant { chain: chain.to_vec(), extensions }), Progress::Granted),
             _ => self.refuse(Refusal::OutOfOrder),
         }
     }
@@ -366,8 +377,15 @@ impl Handshake {
             return Err(Refusal::OtherNode.into());
         }
         self.check_time(&member, 0)?;
-        Ok((State::Finished, Step::quiet(Progress::Joined(chain))))
+        Ok((State::Finished, Step::quiet(Progress::Joined(Joined { chain, mesh_name: mesh_name_in(&grant.extensions) }))))
     }
+}
+
+/// The name in a grant, made fit to be shown.
+fn mesh_name_in(extensions: &Extensions) -> Option<String> {
+    let (_, bytes) = extensions.iter().find(|(number, _)| *number == GRANT_MESH_NAME)?;
+    let name = clean_name(std::str::from_utf8(bytes).ok()?);
+    (!name.is_empty()).then_some(name)
 }
 
 fn on_verdict(admission: Admission, bytes: &[u8]) -> Turn {

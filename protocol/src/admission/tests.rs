@@ -67,7 +67,7 @@ fn invited(uses: u32) -> (JoinCode, Ledger) {
 /// What a redeemer's driver does.
 fn answer(handshake: &mut Handshake, ledger: &mut Ledger, redeem: &Redeem, now_ms: u64) -> Step {
     match ledger.admit(&key(FOUNDER), &FOUNDERS, &redeem.invitation, &redeem.node, now_ms) {
-        Ok(chain) => handshake.grant(&chain),
+        Ok(chain) => handshake.grant(&chain, Some("home\u{7}")),
         Err(refusal) => handshake.refuse(refusal),
     }
 }
@@ -135,10 +135,12 @@ fn members_admit_each_other() {
 fn a_newcomer_joins_and_is_a_member_from_then_on() {
     let (code, mut ledger) = invited(1);
     let ends = join(newcomer(&code), &mut ledger, NOW);
-    let [Progress::Joined(chain), Progress::Granted] = ends else { panic!("{ends:?}") };
+    let [Progress::Joined(joined), Progress::Granted] = ends else { panic!("{ends:?}") };
+    assert_eq!(joined.mesh_name.as_deref(), Some("home"), "control characters are left out");
+    let chain = joined.chain.clone();
     assert_eq!(chain.verify(&code.mesh).unwrap().node, key(NEWCOMER).id());
     let again = join(newcomer(&code), &mut ledger, NOW);
-    assert_eq!(again, [Progress::Joined(chain.clone()), Progress::Granted], "again costs nothing and gives the same");
+    assert_eq!(again, [Progress::Joined(joined), Progress::Granted], "again costs nothing and gives the same");
     let ends = run(config(NEWCOMER, FOUNDER, Purpose::Member(Arc::new(chain))), founder(NEWCOMER));
     assert!(matches!(ends, [Progress::Admitted(_), Progress::Admitted(_)]));
 }
@@ -390,7 +392,7 @@ fn nothing_follows_the_end() {
     let mut handshake = Handshake::new(founder(MEMBER));
     let _ = handshake.refuse(Refusal::Busy);
     assert_eq!(handshake.handle(&hello(|_| ())).progress, refused(Side::Us, Refusal::OutOfOrder));
-    assert_eq!(handshake.grant(MEMBERS.bytes()).progress, refused(Side::Us, Refusal::OutOfOrder));
+    assert_eq!(handshake.grant(MEMBERS.bytes(), None).progress, refused(Side::Us, Refusal::OutOfOrder));
 }
 
 #[test]
