@@ -21,17 +21,15 @@ mod show;
 mod span;
 mod up;
 
-use session::Session;
-pub use session::Stop;
-pub use up::Ready;
+use session::{Session, Stop};
 
 const EXAMPLES: &str = "\
 Examples:
-  atmo up                               start the node; its OpenAI endpoint is http://127.0.0.1:11451/v1
-  atmo mesh create home                 name the mesh
-  atmo invite                           print a join code for one more machine
-  atmo join CODE                        on that machine
-  atmo intent \"summarise this contract\" have the best model of the mesh answer";
+  atmo up                       start the node and its OpenAI endpoint, http://127.0.0.1:11451/v1
+  atmo mesh create home         name the mesh
+  atmo invite                   print a join code for one more machine
+  atmo join CODE                on that machine
+  atmo intent \"what is a mesh?\" have the best model of the mesh answer";
 
 /// One AI mesh out of the machines you own
 #[derive(Debug, Parser)]
@@ -74,7 +72,7 @@ enum Command {
         /// What `atmo invite` printed
         code: String,
     },
-    /// Leave the mesh; the node keeps its identity and gets a private mesh of its own at its next start
+    /// Leave the mesh; the node keeps its identity
     #[command(after_help = "Example:\n  atmo leave")]
     Leave,
     /// Show the running node: who it is, what it offers, what is wrong

@@ -24,13 +24,9 @@ impl Shutdown {
     }
 
     /// Drops what runs.
-    pub fn end_at_once(&self) {
+    fn end_at_once(&self) {
         self.drain.cancel();
         self.at_once.cancel();
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_cancelled()
     }
 
     /// Ready once draining began.

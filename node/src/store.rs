@@ -192,15 +192,7 @@ impl Store {
         Ok(self.read(STATE)?.unwrap_or_default())
     }
 
-    /// The incarnation for this start: higher than any before, on disk when this returns.
-    pub fn next_incarnation(&self, unix_seconds: u64) -> Result<u64, StoreError> {
-        self.update_state(|state| {
-            state.incarnation = (state.incarnation + 1).max(unix_seconds);
-            state.incarnation
-        })
-    }
-
-    /// Records an incarnation that the running node was raised to, because the mesh remembers a higher one.
+    /// Notes that the node signs with this incarnation; on disk when this returns. Never goes back: gives the highest ever noted.
     pub fn raise_incarnation(&self, at_least: u64) -> Result<u64, StoreError> {
         self.update_state(|state| {
             state.incarnation = state.incarnation.max(at_least);

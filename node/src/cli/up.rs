@@ -31,20 +31,20 @@ const ADDRESSES_SETTLE: Duration = Duration::from_millis(40);
 
 /// What a node says once everything listens.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Ready {
-    pub node_id: String,
-    pub name: String,
+struct Ready {
+    node_id: String,
+    name: String,
     /// As [`mesh_json`] gives it.
-    pub mesh: Value,
+    mesh: Value,
     /// None in a mode without a local API.
-    pub api: Option<String>,
+    api: Option<String>,
     /// Multiaddr texts, best first; none in a mode without a network.
-    pub listen: Vec<String>,
+    listen: Vec<String>,
 }
 
 impl Ready {
     /// One line of JSON on standard output, or a few for people on standard error.
-    pub fn announce(&self, as_json: bool) {
+    fn announce(&self, as_json: bool) {
         if as_json {
             // Whoever does not read it does not need it.
             let _ = print::line(&self.to_json().to_string());
@@ -147,4 +147,40 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
         .enable_all()
         .build();
     Ok(runtime.map_err(CommandError::failed)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(name: Option<&str>) -> Ready {
+        Ready {
+            node_id: "ab".to_owned(),
+            name: "attic".to_owned(),
+            mesh: json!({ "id": "cd", "name": name }),
+            api: Some("127.0.0.1:11451".to_owned()),
+            listen: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+        }
+    }
+
+    #[test]
+    fn programs_read_one_line() {
+        let text = ready(Some("home")).to_json().to_string();
+        let expected = r#"{"ready":true,"node_id":"ab","name":"attic","mesh":{"id":"cd","name":"home"},"api":"127.0.0.1:11451","listen":["/ip4/127.0.0.1/tcp/1"]}"#;
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn people_read_where_the_endpoint_is() {
+        assert!(
+            ready(None).to_text().starts_with("attic is up, in a private mesh\nOpenAI endpoint: http://127.0.0.1:11451/v1\n")
+        );
+        assert!(ready(Some("home")).to_text().contains("in the mesh home"));
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::anyhow!("the port is taken").context("cannot listen: the port is taken").context("not started");
+        assert_eq!(one_line(&error), "not started: cannot listen: the port is taken");
+    }
 }
