@@ -4,7 +4,7 @@
 //! commands that work without one call the same functions. Whoever calls brings the time; secrets come from the operating system.
 //! Deliberately absent: anything about connections. How a code reaches its redeemer is `join`'s affair.
 
-use atmo_protocol::admission::Refusal;
+use atmo_protocol::admission::{Joined, Refusal};
 use atmo_protocol::invitation::{
     Introducer, InvitationSecret, InviteError, JoinCode, Ledger, LedgerError, Redeemers, Redemption, Terms,
 };
@@ -229,14 +229,18 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
 }
 
 /// Admits `node`, which proved to hold the key of `invitation`. The spend is on disk when this returns; asking again gives the same chain.
-pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) -> Result<Chain, RedeemError> {
+pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) -> Result<Joined, RedeemError> {
     let _changing = store.change();
     let Some(stored) = store.membership()? else { return Err(Refusal::CodeUnknown.into()) };
     let membership = Membership::read(stored.clone())?;
     let mut ledger = ledger(store, &membership.mesh)?;
+    let mesh_name = stored.name.clone();
     let (roles, serial) = match ledger.redeem(invitation, node, now_ms) {
         Redemption::Fresh { roles, serial } => (roles, serial),
-        Redemption::Again(bytes) => return Ok(Chain::decode(&bytes).map_err(MembershipError::from)?),
+        Redemption::Again(bytes) => {
+            let chain = Chain::decode(&bytes).map_err(MembershipError::from)?;
+            return Ok(Joined { chain, mesh_name });
+        }
         Redemption::Refused(refusal) => return Err(refusal.into()),
     };
     let chain = issue(store.identity(), &membership.chain, node, roles, now_ms, serial)?;
@@ -246,7 +250,7 @@ pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) ->
         store.save_membership(&StoredMesh { shared: true, ..stored })?;
     }
     store.save_invitations(membership.mesh, ledger.encode())?;
-    Ok(chain)
+    Ok(Joined { chain, mesh_name })
 }
 
 /// What `code` asks of this node, or why it cannot be followed.

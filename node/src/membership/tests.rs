@@ -26,8 +26,8 @@ fn invited(issuer: &Store, grant: Grant) -> JoinCode {
 /// Everything that joining does, without a network.
 fn join(issuer: &Store, newcomer: &Store, code: &JoinCode) -> Membership {
     assert_eq!(join_step(newcomer, code).unwrap(), JoinStep::Redeem);
-    let chain = redeem(issuer, &code.invitation_key().id(), &newcomer.node_id(), NOW).unwrap();
-    accept(newcomer, code, &chain, Some("home".to_owned()), NOW / 1000).unwrap()
+    let joined = redeem(issuer, &code.invitation_key().id(), &newcomer.node_id(), NOW).unwrap();
+    accept(newcomer, code, &joined.chain, joined.mesh_name, NOW / 1000).unwrap()
 }
 
 #[test]
@@ -58,6 +58,8 @@ fn a_code_admits_and_both_know_it() {
     let (issuer, newcomer) = (folder(), folder());
     let private = current_or_private(&newcomer.store, NOW).unwrap();
     let code = invited(&issuer.store, GRANT);
+    let told = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), NOW).unwrap();
+    assert_eq!(told.mesh_name, None, "a private mesh has no name to tell");
     let joined = join(&issuer.store, &newcomer.store, &code);
     assert_ne!(joined.mesh, private.mesh, "a mesh that nobody else joined is replaced");
     assert_eq!((joined.mesh, joined.member.roles, joined.founded_here), (code.mesh, Roles::MEMBER, false));
@@ -73,11 +75,11 @@ fn the_same_node_gets_the_same_certificate_and_another_gets_none() {
     let (issuer, newcomer, late) = (folder(), folder(), folder());
     let code = invited(&issuer.store, GRANT);
     let key = code.invitation_key().id();
-    let chain = redeem(&issuer.store, &key, &newcomer.store.node_id(), NOW).unwrap();
+    let chain = redeem(&issuer.store, &key, &newcomer.store.node_id(), NOW).unwrap().chain;
     let dir = issuer.store.dir().to_owned();
     drop(issuer.store);
     let issuer = Store::open(&dir).unwrap();
-    let again = redeem(&issuer, &key, &newcomer.store.node_id(), NOW + GRANT.ttl_ms * 2).unwrap();
+    let again = redeem(&issuer, &key, &newcomer.store.node_id(), NOW + GRANT.ttl_ms * 2).unwrap().chain;
     assert_eq!(again, chain, "also after a restart and after the code expired");
     let refused = redeem(&issuer, &key, &late.store.node_id(), NOW).unwrap_err();
     assert!(matches!(refused, RedeemError::Refused(Refusal::CodeUsedUp { uses: 1 })), "{refused}");
@@ -124,6 +126,7 @@ fn an_admitted_issuer_admits_further() {
 #[test]
 fn a_shared_mesh_is_left_before_another_is_joined() {
     let (one, other, newcomer) = (folder(), folder(), folder());
+    create(&one.store, Some("home"), NOW).unwrap();
     let (first, second) = (invited(&one.store, GRANT), invited(&other.store, GRANT));
     join(&one.store, &newcomer.store, &first);
     for store in [&newcomer.store, &one.store] {
@@ -141,7 +144,7 @@ fn a_shared_mesh_is_left_before_another_is_joined() {
 fn a_chain_for_somebody_else_is_not_accepted() {
     let (issuer, newcomer, thief) = (folder(), folder(), folder());
     let code = invited(&issuer.store, GRANT);
-    let chain = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), NOW).unwrap();
+    let chain = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), NOW).unwrap().chain;
     assert!(matches!(accept(&thief.store, &code, &chain, None, 1), Err(MembershipError::NotForUs)));
     let other = invited(&thief.store, GRANT);
     assert!(matches!(accept(&newcomer.store, &other, &chain, None, 1), Err(MembershipError::Chain(ChainError::OtherMesh))));
