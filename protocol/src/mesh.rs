@@ -505,3 +505,6 @@ impl Blame {
 fn offset_ms(now: Now) -> i64 {
     now.wall_ms.wrapping_sub(now.mono_ms).cast_signed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,3 +207,13 @@ fn framed<T: Serialize>(kind: u8, payload: &T) -> Vec<u8> {
 fn payload_of<T: DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<T, FrameError> {
     codec::decode_front(payload).map(|(value, _)| value).map_err(|_| FrameError::Malformed(kind))
 }
+
+#[cfg(test)]
+impl Frame {
+    pub(crate) fn decode_for_test(bytes: &[u8]) -> Self {
+        Self::decode(bytes).expect("our own frames decode")
+    }
+}
+
+#[cfg(test)]
+mod tests;

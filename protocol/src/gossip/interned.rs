@@ -58,6 +58,10 @@ impl<K: Ord + Copy, V> Interned<K, V> {
         self.index.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     /// Lets go of what is not needed and returns the numbers that became free.
     pub fn sweep(&mut self, needed: impl Fn(&K) -> bool) -> Vec<u32> {
         let mut freed = Vec::new();

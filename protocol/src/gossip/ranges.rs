@@ -80,3 +80,117 @@ fn compare_entries(table: &Gradient, range: &RangeDigest, entries: &[Stamp], wal
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{CertificateHash, MeshId};
+    use crate::record::{Announcement, Mode, NodeRecord};
+    use crate::wire::Blob;
+
+    fn announcement(origin: u16, sequence: u64) -> Arc<Announcement> {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&origin.wrapping_mul(40_503).to_be_bytes());
+        let record = NodeRecord {
+            mesh: MeshId::from_bytes([0; 32]),
+            node: NodeId::from_bytes(id),
+            certificate: CertificateHash::from_bytes([0; 32]),
+            incarnation: 1,
+            sequence,
+            lease_until_ms: 100,
+            mode: Mode::Participant,
+            name: String::new(),
+            labels: Vec::new(),
+            addresses: Vec::new(),
+            neighbours: Vec::new(),
+            capabilities: Vec::new(),
+            extensions: Vec::new(),
+        };
+        let stamp = Stamp { origin: record.node, incarnation: 1, sequence };
+        Arc::new(Announcement { record, bytes: Blob(Arc::from([])), fingerprint: stamp.fingerprint() })
+    }
+
+    fn put(table: &mut Gradient, announcement: &Arc<Announcement>) {
+        let slot = table.slot_or_new(announcement.record.node).unwrap();
+        table.get_mut(slot).unwrap().record = Some(Arc::clone(announcement));
+    }
+
+    /// Lets two tables talk, each pushing and being asked for what it holds; returns the bytes of digests.
+    fn reconcile(tables: &mut [Gradient; 2]) -> usize {
+        let (mut bytes, mut turn) = (0, 0);
+        let mut ranges = vec![tables[0].range_summary(EVERYTHING.0, EVERYTHING.1, 0)];
+        while !ranges.is_empty() {
+            turn = 1 - turn;
+            bytes += crate::codec::encode(&ranges).len();
+            let mut back = Vec::new();
+            for range in &ranges {
+                let comparison = compare(&tables[turn], range, 0);
+                copy(tables, turn, 1 - turn, &comparison.push);
+                copy(tables, 1 - turn, turn, &comparison.fetch);
+                back.extend(comparison.ranges);
+            }
+            ranges = back;
+        }
+        bytes
+    }
+
+    fn copy(tables: &mut [Gradient; 2], from: usize, to: usize, origins: &[NodeId]) {
+        for origin in origins {
+            let held = Arc::clone(tables[from].record_of(origin).unwrap());
+            put(&mut tables[to], &held);
+        }
+    }
+
+    fn stamps(table: &Gradient) -> Vec<Stamp> {
+        table.stamps(EVERYTHING.0, EVERYTHING.1, 0)
+    }
+
+    #[test]
+    fn the_cost_grows_with_the_difference() {
+        let mut tables = [Gradient::default(), Gradient::default()];
+        for origin in 0..2_000 {
+            let announcement = announcement(origin, 1);
+            tables.iter_mut().for_each(|table| put(table, &announcement));
+        }
+        let nothing = reconcile(&mut tables);
+        put(&mut tables[0], &announcement(700, 2));
+        let one = reconcile(&mut tables);
+        assert_eq!(stamps(&tables[0]), stamps(&tables[1]));
+        assert!(nothing < 100 && one < 8_000, "{nothing} and {one} bytes, the whole list takes 80,000");
+    }
+
+    #[test]
+    fn what_was_not_named_is_not_missing() {
+        let mut table = Gradient::default();
+        (0..10).for_each(|origin| put(&mut table, &announcement(origin, 1)));
+        let all = stamps(&table);
+        let range = RangeDigest { from: all[3].origin, to: all[5].origin, fingerprint: 0, entries: Some(Vec::new()) };
+        assert_eq!(compare(&table, &range, 0).push, [all[3].origin, all[4].origin, all[5].origin]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn two_tables_agree_afterwards(
+            both in proptest::collection::vec(any::<u16>(), 0..400),
+            differences in proptest::collection::vec((any::<u16>(), 0_u64..3, 0_usize..2), 0..60),
+        ) {
+            let mut tables = [Gradient::default(), Gradient::default()];
+            let mut seen = BTreeSet::new();
+            for origin in both.into_iter().filter(|origin| seen.insert(*origin)) {
+                tables.iter_mut().for_each(|table| put(table, &announcement(origin, 1)));
+            }
+            for (origin, sequence, table) in differences {
+                put(&mut tables[table], &announcement(origin, sequence));
+            }
+            reconcile(&mut tables);
+            prop_assert_eq!(stamps(&tables[0]), stamps(&tables[1]));
+        }
+    }
+}

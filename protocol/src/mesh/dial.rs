@@ -95,6 +95,18 @@ impl Dialler {
         }
     }
 
+    /// A lost peer is alive by other accounts: it is worth dialling now instead of by turns.
+    pub fn revived(&mut self, node: &NodeId, now_ms: u64) {
+        let until_ms = now_ms + self.courtesy_ms(node, true);
+        if let Some(target) =
+            self.targets.get_mut(node).filter(|target| target.lost && matches!(target.state, State::Waiting { .. }))
+        {
+            target.lost = false;
+            target.failures = 0;
+            target.state = State::Waiting { until_ms };
+        }
+    }
+
     pub fn failed(&mut self, node: &NodeId, now_ms: u64, rng: &mut ChaCha12Rng) {
         if let Some(target) = self.targets.get_mut(node).filter(|target| target.state != State::Linked) {
             let base_ms = (DIAL_BACKOFF_MS << target.failures.min(16)).min(DIAL_BACKOFF_MS_MAX);

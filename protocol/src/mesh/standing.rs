@@ -119,6 +119,9 @@ impl Mesh {
             self.set_standing(slot, after);
             self.condition_generation += 1;
             self.tell_standing(id, before, after);
+            if after == Standing::Alive {
+                self.dialler.revived(&id, now.mono_ms);
+            }
         }
     }
 
