@@ -18,6 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const APPLICATION: &str = "atmosphere";
 /// Longest path of a Unix socket that works everywhere (Linux takes 107 bytes, macOS 103).
 const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// `/atmo-`, 16 digits of a hash, `.sock`.
+const SOCKET_NAME_BYTES: usize = 27;
 /// Shown when the host has no name of its own.
 const NAMELESS: &str = "node";
 
@@ -102,7 +104,8 @@ pub fn control_socket_path(data_dir: &Path) -> io::Result<PathBuf> {
 
 /// A folder of this user for sockets, with a short path.
 fn runtime_dir() -> io::Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| owned_by_us(dir)) {
+    let short = |dir: &PathBuf| dir.as_os_str().len() + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES_MAX;
+    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| short(dir) && owned_by_us(dir)) {
         return Ok(dir);
     }
     let dir = Path::new("/tmp").join(format!("atmo-{}", rustix::process::geteuid().as_raw()));
