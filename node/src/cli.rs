@@ -259,7 +259,7 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Stop> {
 }
 
 /// The one place that reads the environment.
-fn environment(variable: &str) -> Option<String> {
+pub fn environment(variable: &str) -> Option<String> {
     std::env::var(variable).ok()
 }
 

@@ -7,6 +7,7 @@
 //!
 //! All methods block on the disk; call them where that does no harm.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ const IDENTITY: Document = Document { file: "node.key", version: 1 };
 const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
 const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
 const STATE: Document = Document { file: "state.json", version: 1 };
+const MODELS: Document = Document { file: "models.json", version: 1 };
 const ADDRESSES: Document = Document { file: "addresses.json", version: 1 };
 
 /// The data folder of one node, locked by this process.
@@ -127,6 +129,12 @@ struct AddressBook {
     #[serde(with = "as_text")]
     mesh: MeshId,
     peers: Vec<KnownPeer>,
+}
+
+/// The model files that were imported, and what they were then.
+#[derive(Default, Serialize, Deserialize)]
+struct ImportedModels {
+    blake3: BTreeMap<PathBuf, String>,
 }
 
 impl Store {
@@ -223,6 +231,18 @@ impl Store {
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.seen_s));
         peers.truncate(ADDRESS_BOOK_MAX);
         self.write(ADDRESSES, &AddressBook { mesh, peers })
+    }
+
+    /// The hash recorded when the model file `path` was imported.
+    pub fn model_hash(&self, path: &Path) -> Result<Option<String>, StoreError> {
+        Ok(self.read::<ImportedModels>(MODELS)?.unwrap_or_default().blake3.remove(path))
+    }
+
+    pub fn record_model(&self, path: &Path, blake3: &str) -> Result<(), StoreError> {
+        let _changing = self.change();
+        let mut models: ImportedModels = self.read(MODELS)?.unwrap_or_default();
+        models.blake3.insert(path.to_owned(), blake3.to_owned());
+        self.write(MODELS, &models)
     }
 
     fn update_state<T>(&self, update: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {

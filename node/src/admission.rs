@@ -1,0 +1,218 @@
+//! The gate: who is let in, decided on a fresh connection before libp2p sees it.
+//!
+//! [`Gate::admit`] is the last layer of the transport. It runs the handshake of `atmo_protocol::admission` on the connection's first
+//! substreams; a connection that leaves it belongs to a member, everything else ends here, a newcomer's join included. The members that
+//! were let in stand in one table, which serves control and data plane alike.
+
+pub mod channel;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use atmo_protocol::admission::{
+    Admission, Handshake, HandshakeConfig, Joined, Progress, Purpose, Redeem, Refusal, Refused, Step,
+};
+use atmo_protocol::membership::{Chain, Revocations, Roles};
+use atmo_protocol::wire::VerifiedChain;
+use atmo_protocol::{NodeId, NodeKey};
+use libp2p::PeerId;
+use libp2p::core::muxing::StreamMuxerBox;
+use tokio::sync::Semaphore;
+
+use crate::chance::random_bytes;
+use crate::driver::clock::wall_ms;
+use crate::membership::{self, RedeemError};
+use crate::mesh_change::Current;
+use crate::peer::node_id;
+use crate::store::Store;
+use crate::swarm::HANDSHAKE_MAX;
+use channel::Channel;
+
+/// Newcomers whose redemption is being written at once; each is a few synced files.
+const REDEMPTIONS_AT_ONCE: usize = 4;
+
+/// Admits members, answers newcomers, refuses the rest.
+pub struct Gate {
+    key: NodeKey,
+    store: Arc<Store>,
+    /// Our own chain: says which mesh this is.
+    chain: ArcSwap<Chain>,
+    admitted: Mutex<BTreeMap<NodeId, Arc<VerifiedChain>>>,
+    redemptions: Semaphore,
+}
+
+/// A connection that was not admitted. Travels through libp2p inside an `io::Error`.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    #[error("{0}")]
+    Refused(Refused),
+    #[error("the other side did not finish its admission within {} s", HANDSHAKE_MAX.as_secs())]
+    TimedOut,
+    #[error("the connection broke during admission ({0})")]
+    Broken(io::Error),
+    #[error("a newcomer was given its certificate and will come again")]
+    Granted,
+    #[error("the peer's key is not an Ed25519 key")]
+    OtherKey,
+}
+
+impl Gate {
+    pub fn new(key: NodeKey, store: Arc<Store>, current: &Current) -> Self {
+        Self {
+            key,
+            store,
+            chain: ArcSwap::new(Arc::clone(&current.decoded)),
+            admitted: Mutex::default(),
+            redemptions: Semaphore::new(REDEMPTIONS_AT_ONCE),
+        }
+    }
+
+    /// The node is in another mesh now: whoever was admitted before is a stranger.
+    pub fn enter(&self, current: &Current) {
+        self.chain.store(Arc::clone(&current.decoded));
+        self.admitted().clear();
+    }
+
+    /// The chain by which a connected peer was admitted.
+    pub fn chain_of(&self, node: &NodeId) -> Option<Arc<VerifiedChain>> {
+        self.admitted().get(node).cloned()
+    }
+
+    pub fn roles(&self, node: &NodeId) -> Option<Roles> {
+        self.chain_of(node).map(|chain| chain.member.roles)
+    }
+
+    /// The peer's last connection ended.
+    pub fn forget(&self, node: &NodeId) {
+        self.admitted().remove(node);
+    }
+
+    /// Connected members whose certificate has run out by `now_ms`.
+    pub fn expired(&self, now_ms: u64) -> Vec<NodeId> {
+        self.admitted().iter().filter(|(_, chain)| chain.member.expires_ms < now_ms).map(|(node, _)| *node).collect()
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<VerifiedChain>>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The upgrade: a member's connection, or an error that holds a [`NotAdmitted`].
+    pub async fn admit(self: Arc<Self>, peer: PeerId, muxer: StreamMuxerBox) -> io::Result<(PeerId, StreamMuxerBox)> {
+        match self.decide(peer, muxer).await {
+            Ok(muxer) => Ok((peer, muxer)),
+            Err(why) => {
+                match &why {
+                    NotAdmitted::Granted => tracing::info!(%peer, "a newcomer was admitted to the mesh"),
+                    _ => tracing::debug!(%peer, %why, "connection not admitted"),
+                }
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
+        }
+    }
+
+    async fn decide(&self, peer: PeerId, muxer: StreamMuxerBox) -> Result<StreamMuxerBox, NotAdmitted> {
+        let node = node_id(&peer).ok_or(NotAdmitted::OtherKey)?;
+        let purpose = Purpose::Member(self.chain.load_full());
+        let mut channel = Channel::new(muxer);
+        let outcome =
+            tokio::time::timeout(HANDSHAKE_MAX, converse(&mut channel, self.handshake(node, purpose), Some(self))).await;
+        match outcome.unwrap_or(Err(NotAdmitted::TimedOut)) {
+            Ok(End::Admitted(admission)) => {
+                self.enter_table(node, &admission)?;
+                channel.close_streams().await;
+                Ok(channel.into_muxer())
+            }
+            Ok(End::Joined(_)) => Err(NotAdmitted::Granted),
+            Err(why) => {
+                channel.hang_up().await;
+                Err(why)
+            }
+        }
+    }
+
+    fn handshake(&self, peer: NodeId, purpose: Purpose) -> Handshake {
+        begin(&self.key, peer, purpose)
+    }
+
+    fn enter_table(&self, node: NodeId, admission: &Admission) -> Result<(), NotAdmitted> {
+        let mesh = self.chain.load().mesh();
+        // Checked a moment ago by the handshake; the mesh may have changed since.
+        let chain = VerifiedChain::new(&admission.chain, &mesh)
+            .map_err(|_| NotAdmitted::Broken(io::ErrorKind::ConnectionAborted.into()))?;
+        self.admitted().insert(node, Arc::new(chain));
+        Ok(())
+    }
+
+    async fn answer(&self, handshake: &mut Handshake, redeem: Redeem) -> Step {
+        match self.redeem(redeem).await {
+            Ok(redeemed) => handshake.grant(redeemed.chain.bytes(), redeemed.mesh_name.as_deref()),
+            Err(refusal) => handshake.refuse(refusal),
+        }
+    }
+
+    /// Spends a use of the invitation, on disk before the certificate leaves.
+    async fn redeem(&self, redeem: Redeem) -> Result<Joined, Refusal> {
+        let _place = self.redemptions.try_acquire().map_err(|_| Refusal::Busy)?;
+        let store = Arc::clone(&self.store);
+        let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, wall_ms());
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(joined)) => Ok(joined),
+            Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
+            Ok(Err(RedeemError::Issue(error))) => {
+                tracing::warn!(%error, "a newcomer with a valid code was not admitted");
+                Err(Refusal::MayNotAdmit)
+            }
+            Ok(Err(RedeemError::Membership(error))) => {
+                tracing::error!(%error, "a newcomer with a valid code was not admitted");
+                Err(Refusal::CouldNotSave)
+            }
+            Err(_) => Err(Refusal::CouldNotSave),
+        }
+    }
+}
+
+/// A handshake of the holder of `key` with `peer`, from now.
+pub fn begin(key: &NodeKey, peer: NodeId, purpose: Purpose) -> Handshake {
+    Handshake::new(HandshakeConfig {
+        key: key.clone(),
+        peer,
+        purpose,
+        nonce: random_bytes(),
+        now_ms: wall_ms(),
+        revocations: Arc::new(Revocations::default()),
+    })
+}
+
+/// How a handshake ended well.
+pub enum End {
+    Admitted(Admission),
+    /// Only for whoever came with a code.
+    Joined(Joined),
+}
+
+/// Runs a handshake to its end. `redeemer` answers newcomers; one who is a newcomer itself has none.
+pub async fn converse(channel: &mut Channel, mut handshake: Handshake, redeemer: Option<&Gate>) -> Result<End, NotAdmitted> {
+    channel.send(&handshake.start()).await.map_err(NotAdmitted::Broken)?;
+    loop {
+        let frame = channel.receive().await.map_err(NotAdmitted::Broken)?;
+        let mut step = handshake.handle(&frame);
+        if let Progress::Redeem(redeem) = &step.progress {
+            step = match redeemer {
+                Some(gate) => gate.answer(&mut handshake, redeem.clone()).await,
+                None => handshake.refuse(Refusal::MayNotAdmit),
+            };
+        }
+        if let Some(frame) = &step.send {
+            channel.send(frame).await.map_err(NotAdmitted::Broken)?;
+        }
+        match step.progress {
+            Progress::Continue | Progress::Redeem(_) => {}
+            Progress::Admitted(admission) => return Ok(End::Admitted(admission)),
+            Progress::Joined(joined) => return Ok(End::Joined(joined)),
+            Progress::Granted => return Err(NotAdmitted::Granted),
+            Progress::Refused(refused) => return Err(NotAdmitted::Refused(refused)),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the running node does for each command of the control socket, and the JSON it answers with.
+
+mod intent;
+mod report;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use atmo_adapters::Operation;
+use atmo_capabilities::explain::explain;
+use atmo_capabilities::intent::{Constraints, ModelChoice};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::control::{CommandError, DeltaSender, Handler, Request};
+use crate::execute::Ask;
+use crate::node::Node;
+use crate::{control, mesh_change};
+
+/// Answers commands for one running node.
+pub struct Commands {
+    pub node: Arc<Node>,
+}
+
+#[async_trait::async_trait]
+impl Handler for Commands {
+    async fn handle(&self, request: Request, deltas: DeltaSender) -> Result<Value, CommandError> {
+        let node = &self.node;
+        match request {
+            Request::Status => report::status(node).await,
+            Request::Nodes { all } => report::nodes(node, all).await,
+            Request::Capabilities { all } => Ok(report::capabilities(node, all)),
+            Request::Doctor => report::doctor(node).await,
+            Request::Route { text, model, constraints } => self.route(text, model, constraints).await,
+            Request::Intent { text, model, constraints, explain, stream } => {
+                let asked = ask(node, text, model, &constraints)?;
+                intent::answer(node, asked, explain, stream.then_some(deltas)).await
+            }
+            Request::Invite(request) => mesh_change::invite(node, request).await,
+            Request::Join { code } => mesh_change::join(node, &code).await,
+            Request::Leave => mesh_change::leave(node).await,
+            Request::MeshCreate { name } => mesh_change::create(node, name).await,
+            Request::Down => {
+                node.shutdown.drain();
+                Ok(json!({ "stopping": true }))
+            }
+        }
+    }
+}
+
+impl Commands {
+    async fn route(&self, text: String, model: Option<String>, constraints: control::Constraints) -> Result<Value, CommandError> {
+        let decision = self.node.executor.route(&ask(&self.node, text, model, &constraints)?).await;
+        let mut value = serde_json::to_value(&decision).map_err(CommandError::failed)?;
+        value["explanation"] = explain(&decision).into();
+        Ok(value)
+    }
+}
+
+/// A command's text as a chat request.
+fn ask(node: &Node, text: String, model: Option<String>, constraints: &control::Constraints) -> Result<Ask, CommandError> {
+    if text.trim().is_empty() {
+        return Err(CommandError::usage("there is no text: say what you want, as in `atmo intent \"summarise this\"`"));
+    }
+    let model = model.unwrap_or_else(|| ModelChoice::AUTO.to_owned());
+    let body = json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": text }],
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    });
+    Ok(Ask {
+        operation: Operation::Chat,
+        model: ModelChoice::parse(&model),
+        constraints: Constraints { local_only: constraints.local_only, ..Constraints::default() },
+        text,
+        body: Bytes::from(body.to_string()),
+        deadline: Instant::now() + node.executor.request_max,
+        trace: crate::chance::trace_id(),
+    })
+}

@@ -1,0 +1,131 @@
+//! What the node tells about itself and its mesh.
+
+use std::collections::BTreeMap;
+
+use atmo_capabilities::coordinator::NodeView;
+use atmo_capabilities::view::{Condition, Routable, Standing};
+use serde_json::{Value, json};
+
+use crate::control::CommandError;
+use crate::membership::{mesh_json, rfc3339, role_names};
+use crate::node::Node;
+
+pub async fn status(node: &Node) -> Result<Value, CommandError> {
+    let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
+    let listen = node.driver.listening().await.map_err(CommandError::failed)?;
+    let current = node.current();
+    let membership = &current.membership;
+    let peers =
+        nodes.iter().filter(|other| other.id != node.id && other.standing == Standing::Alive && other.hops.is_some()).count();
+    let open_circuits: Vec<String> = node.executor.experiences.open_circuits().iter().map(|id| node.name_of(id)).collect();
+    Ok(json!({
+        "node_id": node.id.to_string(),
+        "name": node.name,
+        "mode": node.mode,
+        "mesh": mesh_json(&membership.mesh, membership.name.as_deref()),
+        "private": membership.is_private(),
+        "roles": role_names(membership.member.roles),
+        "certificate_expires_at": rfc3339(membership.member.expires_ms),
+        "peers": peers,
+        "capabilities": reachable(node).count(),
+        "api": node.api,
+        "listen": listen,
+        "embedder": node.executor.embedder.state(),
+        "backends": node.backends.statuses(),
+        "open_circuits": open_circuits,
+        "running": node.executor.provider.running(),
+        "warnings": warnings(node, &nodes),
+        "uptime_s": node.started.elapsed().as_secs(),
+        "resident_bytes": crate::platform::resident_bytes(),
+        "version": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// What the user should know without asking.
+fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for other in nodes.iter().filter(|other| other.standing == Standing::Alive) {
+        *names.entry(&other.name).or_default() += 1;
+    }
+    let shared = names.into_iter().filter(|(_, count)| *count > 1);
+    warnings
+        .extend(shared.map(|(name, count)| format!("{count} nodes are called `{name}`: tell them apart with `atmo up --name`")));
+    let demonstration_alone = {
+        let mut models = reachable(node).filter(|(entry, _)| entry.capability.can_chat()).peekable();
+        models.peek().is_some() && models.all(|(entry, _)| entry.capability.facts.demonstration)
+    };
+    if demonstration_alone {
+        warnings.push(
+            "the only model in the mesh is the built-in demonstration model: start Ollama or another engine for real answers"
+                .into(),
+        );
+    }
+    warnings
+}
+
+pub async fn nodes(node: &Node, all: bool) -> Result<Value, CommandError> {
+    let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
+    let here = |other: &&NodeView| all || (other.standing == Standing::Alive && other.hops.is_some());
+    Ok(nodes.iter().filter(here).map(|other| one_node(node, other)).collect())
+}
+
+fn one_node(node: &Node, other: &NodeView) -> Value {
+    json!({
+        "id": other.id.to_string(),
+        "name": other.name,
+        "mode": other.mode,
+        "hops": other.hops,
+        "state": other.standing,
+        "this": other.id == node.id,
+        "capabilities": other.capabilities,
+        "rtt_ms": other.rtt_ms,
+        "addresses": other.addresses,
+        "labels": other.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "age_ms": other.age_ms,
+    })
+}
+
+/// What can be routed to now.
+fn reachable(node: &Node) -> impl Iterator<Item = (Routable, Condition)> {
+    entries(node).filter(|(_, condition)| condition.standing == Standing::Alive)
+}
+
+fn entries(node: &Node) -> impl Iterator<Item = (Routable, Condition)> {
+    let view = node.executor.view.load_full();
+    (0..view.entries().len()).map(move |place| (view.entries()[place].clone(), view.conditions()[place]))
+}
+
+pub fn capabilities(node: &Node, all: bool) -> Value {
+    entries(node).filter(|(_, condition)| all || condition.standing == Standing::Alive).map(one_capability).collect()
+}
+
+fn one_capability((entry, condition): (Routable, Condition)) -> Value {
+    let load = condition.load;
+    let slots = load.slots.max(entry.slots).max(1);
+    json!({
+        "id": format!("{}/{}", entry.node_name, entry.id.slug),
+        "node": &*entry.node_name,
+        "node_id": entry.id.node.to_string(),
+        "type": entry.capability.kind,
+        "name": entry.capability.name,
+        "description": entry.capability.description,
+        "hops": condition.hops,
+        "state": condition.standing,
+        "load": f32::from(load.running + load.waiting) / f32::from(slots),
+        "running": load.running,
+        "waiting": load.waiting,
+        "slots": slots,
+        "tokens_per_second": load.tokens_per_second,
+        "load_age_ms": condition.load_age_ms,
+        "rtt_ms": condition.rtt_ms,
+        "cost": entry.cost,
+        "demonstration": entry.capability.facts.demonstration,
+        "context_length": entry.capability.facts.context_length,
+        "labels": entry.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+    })
+}
+
+pub async fn doctor(node: &Node) -> Result<Value, CommandError> {
+    status(node).await
+}

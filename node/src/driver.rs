@@ -1,0 +1,486 @@
+//! The one loop: it owns the [`Coordinator`] and the swarm, feeds facts in and carries effects out.
+//!
+//! Everything else talks to it over bounded channels: [`Command`]s from handlers, [`LinkEvent`]s from the tasks that read and write control
+//! streams. A request never passes through here; handlers route by the view that this loop publishes.
+
+pub mod clock;
+pub mod links;
+mod listen;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, NodeView, Output};
+use atmo_capabilities::embed::EmbeddingSpace;
+use atmo_capabilities::view::RoutingView;
+use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
+use atmo_protocol::record::{CapabilityBody, Offered};
+use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
+use atmo_protocol::{MeshId, Mode, NodeId, NodeKey};
+use futures::StreamExt as _;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Gate;
+use crate::peer::{node_id, peer_id};
+use crate::provider::Provider;
+use crate::serve::Server;
+use crate::store::Store;
+use crate::swarm::streams::{Accepted, DATA, Opener};
+use crate::swarm::{Behaviour, BehaviourEvent};
+use clock::Clock;
+use links::{LinkEvent, Links};
+use listen::Listening;
+
+pub use listen::{ListenError, open as open_listeners};
+
+/// What handlers may have waiting for the loop.
+const COMMANDS_WAITING_MAX: usize = 64;
+/// Frames that may wait for the loop, over all links; a link whose frames do not fit waits, which slows its peer.
+const LINK_EVENTS_WAITING_MAX: usize = 256;
+/// Connected members' certificates are looked at this often.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// Roughly how large a frame is asked for: small enough that several peers take turns.
+const SEND_BUDGET_BYTES: usize = 32 << 10;
+
+/// What handlers ask of the loop.
+pub enum Command {
+    /// Everything this node offers now.
+    Offer(Vec<(Offered, Arc<CapabilityBody>)>),
+    /// Every node known, dead ones flagged.
+    Nodes(oneshot::Sender<Vec<NodeView>>),
+    /// Where this node listens, best first.
+    Listening(oneshot::Sender<Vec<String>>),
+    /// The node is in another mesh now: every connection ends and a new coordinator begins.
+    Rejoin { membership: Member, found: Vec<(NodeId, Vec<String>)>, done: oneshot::Sender<()> },
+}
+
+/// Which mesh this node is in, and by which chain.
+#[derive(Clone)]
+pub struct Member {
+    pub mesh: MeshId,
+    pub chain: Arc<VerifiedChain>,
+}
+
+/// What the loop needs to begin.
+pub struct Parts {
+    pub key: NodeKey,
+    pub name: String,
+    pub mode: Mode,
+    pub labels: Vec<(String, String)>,
+    pub membership: Member,
+    pub incarnation: u64,
+    pub space: Arc<EmbeddingSpace>,
+    pub view: Arc<ArcSwap<RoutingView>>,
+    pub store: Arc<Store>,
+    pub gate: Arc<Gate>,
+    pub provider: Arc<Provider>,
+    pub server: Server,
+    pub swarm: Swarm<Behaviour>,
+    pub opener: Opener,
+    pub accepted: mpsc::Receiver<Accepted>,
+    /// Nodes to dial first: introducers of a join code, the address book.
+    pub found: Vec<(NodeId, Vec<String>)>,
+    /// False in standalone mode: the network is not touched.
+    pub may_dial: bool,
+}
+
+/// The loop's own end of its channels.
+pub struct Driver {
+    parts: Parts,
+    clock: Clock,
+    coordinator: Coordinator,
+    links: Links,
+    listening: Listening,
+    /// Peers that the coordinator has something for.
+    wants_send: BTreeSet<NodeId>,
+    offers: Vec<(Offered, Arc<CapabilityBody>)>,
+    remembered: Vec<(NodeId, Vec<String>)>,
+    commands: mpsc::Receiver<Command>,
+    link_events: mpsc::Receiver<LinkEvent>,
+    persisted: mpsc::Receiver<u64>,
+    persisted_in: mpsc::Sender<u64>,
+}
+
+/// Asks things of the running loop. Cheap to clone.
+#[derive(Clone)]
+pub struct DriverHandle(mpsc::Sender<Command>);
+
+/// The loop has ended: the node is stopping.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopped;
+
+impl DriverHandle {
+    pub async fn offer(&self, offers: Vec<(Offered, Arc<CapabilityBody>)>) -> Result<(), Stopped> {
+        self.0.send(Command::Offer(offers)).await.map_err(|_| Stopped)
+    }
+
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
+        self.ask(Command::Nodes).await
+    }
+
+    pub async fn listening(&self) -> Result<Vec<String>, Stopped> {
+        self.ask(Command::Listening).await
+    }
+
+    pub async fn rejoin(&self, membership: Member, found: Vec<(NodeId, Vec<String>)>) -> Result<(), Stopped> {
+        self.ask(|done| Command::Rejoin { membership, found, done }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl Driver {
+    pub fn new(parts: Parts) -> (Self, DriverHandle) {
+        let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (link_events_in, link_events) = mpsc::channel(LINK_EVENTS_WAITING_MAX);
+        let (persisted_in, persisted) = mpsc::channel(1);
+        let clock = Clock::start();
+        let coordinator = coordinator(&parts, &clock);
+        let verifier = Arc::new(MemoVerifier::new(parts.membership.mesh));
+        let links = Links::new(parts.opener.clone(), verifier, link_events_in);
+        let driver = Self {
+            clock,
+            coordinator,
+            links,
+            listening: Listening::default(),
+            wants_send: BTreeSet::new(),
+            offers: Vec::new(),
+            remembered: Vec::new(),
+            commands,
+            link_events,
+            persisted,
+            persisted_in,
+            parts,
+        };
+        (driver, DriverHandle(commands_in))
+    }
+
+    /// Runs until `end`. From `drain` on this node offers nothing, while requests that run keep their connections.
+    pub async fn run(mut self, drain: CancellationToken, end: CancellationToken) {
+        let found = std::mem::take(&mut self.parts.found);
+        self.begin(found);
+        let mut leaving = false;
+        let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
+        loop {
+            self.settle();
+            tokio::select! {
+                () = end.cancelled() => break,
+                () = drain.cancelled(), if !leaving => {
+                    leaving = true;
+                    self.handle(Input::Leave);
+                }
+                event = self.parts.swarm.select_next_some() => self.on_swarm(event),
+                Some(accepted) = self.parts.accepted.recv() => self.on_stream(accepted),
+                Some(event) = self.link_events.recv() => self.on_link(event),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
+                _ = expiry.tick() => self.close_expired(),
+                () = self.parts.provider.load_changed() => self.handle(Input::Load(self.parts.provider.loads())),
+                () = self.clock.sleep_until(self.coordinator.poll_timeout()) => self.coordinator.handle_timeout(self.clock.now()),
+            }
+        }
+        self.say_goodbye(leaving).await;
+    }
+
+    /// Tells a new coordinator what the old one knew of the outside.
+    fn begin(&mut self, found: Vec<(NodeId, Vec<String>)>) {
+        self.handle(Input::Addresses(self.listening.addresses()));
+        self.handle(Input::Offer(self.offers.clone()));
+        self.handle(Input::Load(self.parts.provider.loads()));
+        for (node, addresses) in found {
+            self.handle(Input::Found { node, addresses });
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.coordinator.handle(self.clock.now(), input);
+    }
+
+    /// Carries out what the coordinator wants, until it wants nothing more.
+    fn settle(&mut self) {
+        while let Some(output) = self.coordinator.poll_output() {
+            match output {
+                Output::View(view) => self.parts.view.store(view),
+                Output::Event(event) => self.report(&event),
+                Output::Mesh(output) => self.carry_out(output),
+            }
+        }
+        self.send_frames();
+        self.remember();
+    }
+
+    fn carry_out(&mut self, output: mesh::Output) {
+        match output {
+            mesh::Output::Dial { node, addresses } => self.dial(node, &addresses),
+            mesh::Output::Close { peer, reason } => {
+                tracing::info!(peer = peer.short(), %reason, "closing the connection");
+                _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
+            }
+            mesh::Output::PersistIncarnation(incarnation) => self.persist(incarnation),
+            mesh::Output::WantsSend { peer } => _ = self.wants_send.insert(peer),
+            mesh::Output::Remember { node, addresses } => self.remembered.push((node, addresses)),
+            mesh::Output::Event(event) => self.report(&event),
+        }
+    }
+
+    fn report(&self, event: &Event) {
+        match event {
+            Event::CapabilitiesChanged => tracing::debug!("what the mesh offers changed"),
+            Event::NodeAlive { node } => tracing::info!(node = node.short(), "node is here"),
+            Event::NodeSuspected { node } => tracing::info!(node = node.short(), "node is suspected"),
+            Event::NodeDead { node, why } => tracing::info!(node = node.short(), %why, "node is gone"),
+            Event::SecondHolderOfKey => tracing::error!(
+                "another running node uses this node's key: stop one of them; a copied data folder needs its `node.key` removed"
+            ),
+            Event::Blamed { peer, why } => tracing::warn!(peer = peer.short(), %why, "peer misbehaved"),
+            Event::ClockDoubt { jump_ms } => tracing::warn!(jump_ms, "the clock jumped, or this machine slept"),
+            Event::TableFull { node } => tracing::warn!(node = node.short(), "the table of nodes is full: record refused"),
+        }
+    }
+
+    /// Writes to disk off the loop: what waits for it is only this node's next record.
+    fn persist(&self, incarnation: u64) {
+        let (store, done) = (Arc::clone(&self.parts.store), self.persisted_in.clone());
+        tokio::task::spawn_blocking(move || match store.raise_incarnation(incarnation) {
+            Ok(_) => _ = done.blocking_send(incarnation),
+            Err(error) => tracing::error!(%error, "this node stays silent in the mesh: its incarnation cannot be written"),
+        });
+    }
+
+    fn remember(&mut self) {
+        if self.remembered.is_empty() {
+            return;
+        }
+        let (store, mesh) = (Arc::clone(&self.parts.store), self.parts.membership.mesh);
+        let seen_s = self.clock.now().wall_ms / 1000;
+        let seen = std::mem::take(&mut self.remembered);
+        let seen = seen.into_iter().map(|(node, addresses)| crate::store::KnownPeer { node, addresses, seen_s }).collect();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.remember(mesh, seen) {
+                tracing::warn!(%error, "the address book was not written");
+            }
+        });
+    }
+
+    /// Pulls a frame for every peer whose link can take one.
+    fn send_frames(&mut self) {
+        let now = self.clock.now();
+        let (links, coordinator) = (&self.links, &mut self.coordinator);
+        self.wants_send.retain(|peer| {
+            let Some(place) = links.place(peer) else { return links.is_up(peer) };
+            match coordinator.poll_send(now, *peer, SEND_BUDGET_BYTES) {
+                Some(frame) => {
+                    place.send(frame);
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+
+    fn dial(&mut self, node: NodeId, addresses: &[String]) {
+        if !self.parts.may_dial {
+            return self.handle(Input::DialFailed { node });
+        }
+        let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        let options = DialOpts::peer_id(peer_id(&node)).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
+        match self.parts.swarm.dial(options.build()) {
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => {
+                tracing::debug!(node = node.short(), %error, "cannot dial");
+                self.handle(Input::DialFailed { node });
+            }
+        }
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
+                self.on_connected(peer_id, num_established.get())
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
+                let loss = if cause.is_some() { LinkLoss::Lost } else { LinkLoss::Closed };
+                self.on_disconnected(peer_id, num_established, loss);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if let Some(node) = node_id(&peer) {
+                    tracing::debug!(node = node.short(), %error, "dial failed");
+                    self.handle(Input::DialFailed { node });
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.on_addresses(|listening| listening.add(&address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_addresses(|listening| listening.remove(&address)),
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener had trouble"),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?addresses, ?reason, "a listener closed");
+                self.on_addresses(|listening| addresses.iter().for_each(|address| listening.remove(address)));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. })) => {
+                if let Some(peer) = node_id(&peer) {
+                    self.handle(Input::Rtt { peer, ms: rtt.as_millis() as u32 });
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for (peer, address) in found {
+                    if let Some(node) = node_id(&peer) {
+                        self.handle(Input::Found { node, addresses: vec![address.to_string()] });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, connections: u32) {
+        let Some(node) = node_id(&peer) else { return };
+        let Some(chain) = self.parts.gate.chain_of(&node) else {
+            // The gate admits before the swarm sees a connection, so this is a peer of the mesh we just left.
+            _ = self.parts.swarm.disconnect_peer_id(peer);
+            return;
+        };
+        if connections == 1 {
+            self.links.open(node);
+            self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId, connections_left: u32, loss: LinkLoss) {
+        if let Some(node) = node_id(&peer)
+            && connections_left == 0
+        {
+            self.links.close(&node);
+            self.wants_send.remove(&node);
+            self.parts.gate.forget(&node);
+            self.handle(Input::LinkDown { peer: node, cause: loss });
+        }
+    }
+
+    /// A certificate is checked when a connection begins, and again while it lasts.
+    fn close_expired(&mut self) {
+        for node in self.parts.gate.expired(self.clock.now().wall_ms) {
+            tracing::info!(node = node.short(), "the node's certificate has expired: closing the connection");
+            _ = self.parts.swarm.disconnect_peer_id(peer_id(&node));
+        }
+    }
+
+    fn on_addresses(&mut self, change: impl FnOnce(&mut Listening)) {
+        change(&mut self.listening);
+        let addresses = self.listening.addresses();
+        let store = Arc::clone(&self.parts.store);
+        let kept = addresses.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.save_listen(kept) {
+                tracing::warn!(%error, "the listen addresses were not written");
+            }
+        });
+        self.handle(Input::Addresses(addresses));
+    }
+
+    fn on_stream(&mut self, accepted: Accepted) {
+        let Some(peer) = node_id(&accepted.peer) else { return };
+        if accepted.protocol == DATA {
+            self.parts.server.accept(peer, Box::new(accepted.stream));
+        } else if self.links.read(peer, accepted.stream) {
+            self.begin_link(peer);
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Frame { peer, frame } if self.links.is_up(&peer) => self.handle(Input::Frame { peer, frame }),
+            LinkEvent::BadFrame { peer, error } if self.links.is_up(&peer) => self.handle(Input::BadFrame { peer, error }),
+            LinkEvent::Broken { peer, epoch } if self.links.is_current(&peer, epoch) => self.reopen(peer),
+            // Writable: `settle` pulls the next frame. The rest is of links that are gone.
+            _ => {}
+        }
+    }
+
+    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same.
+    fn reopen(&mut self, peer: NodeId) {
+        if self.parts.swarm.is_connected(&peer_id(&peer)) {
+            self.links.open(peer);
+            self.begin_link(peer);
+        }
+    }
+
+    /// What was said over the link before is void, on both sides.
+    fn begin_link(&mut self, peer: NodeId) {
+        if let Some(chain) = self.parts.gate.chain_of(&peer) {
+            self.handle(Input::LinkUp { peer, chain, rtt_ms: 0 });
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Offer(offers) => {
+                self.offers.clone_from(&offers);
+                self.handle(Input::Offer(offers));
+            }
+            Command::Nodes(reply) => _ = reply.send(self.coordinator.nodes(self.clock.now())),
+            Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
+            Command::Rejoin { membership, found, done } => {
+                self.rejoin(membership, found);
+                _ = done.send(());
+            }
+        }
+    }
+
+    fn rejoin(&mut self, membership: Member, found: Vec<(NodeId, Vec<String>)>) {
+        let peers: Vec<PeerId> = self.parts.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            _ = self.parts.swarm.disconnect_peer_id(peer);
+        }
+        self.links.restart(Arc::new(MemoVerifier::new(membership.mesh)));
+        self.wants_send.clear();
+        self.parts.membership = membership;
+        self.parts.incarnation += 1;
+        self.coordinator = coordinator(&self.parts, &self.clock);
+        self.begin(found);
+    }
+
+    /// A last record that offers nothing, so that the others need not find out by themselves.
+    async fn say_goodbye(&mut self, said: bool) {
+        if !said {
+            self.handle(Input::Leave);
+        }
+        let until = tokio::time::Instant::now() + links::GOODBYE_MAX;
+        loop {
+            self.settle();
+            if self.wants_send.is_empty() && self.links.all_written() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                _ = self.parts.swarm.select_next_some() => {}
+                Some(event) = self.link_events.recv() => self.on_link(event),
+                Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
+                () = self.clock.sleep_until(self.coordinator.poll_timeout()) => self.coordinator.handle_timeout(self.clock.now()),
+            }
+        }
+    }
+}
+
+fn coordinator(parts: &Parts, clock: &Clock) -> Coordinator {
+    let mesh = MeshConfig {
+        key: parts.key.clone(),
+        mesh: parts.membership.mesh,
+        chain: Arc::clone(&parts.membership.chain),
+        name: parts.name.clone(),
+        mode: parts.mode,
+        labels: parts.labels.clone(),
+        stored_incarnation: parts.incarnation,
+        seed: u64::from_le_bytes(crate::chance::random_bytes()),
+    };
+    Coordinator::new(CoordinatorConfig { mesh, space: Arc::clone(&parts.space) }, clock.now())
+}

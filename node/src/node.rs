@@ -1,0 +1,225 @@
+//! A running node: put together, announced as ready, drained at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use atmo_capabilities::embed::EmbeddingSpace;
+use atmo_capabilities::view::RoutingView;
+use atmo_protocol::{CapabilityId, Mode, NodeId};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Gate;
+use crate::backends::Backends;
+use crate::commands::Commands;
+use crate::config::{Api, Config};
+use crate::data_plane::{DataPlane, Nowhere, OverSwarm};
+use crate::driver::{self, Driver, DriverHandle, Parts};
+use crate::embedder::EmbedderSlot;
+use crate::execute::Executor;
+use crate::feedback::Experiences;
+use crate::mesh_change::{self, Current};
+use crate::provider::Provider;
+use crate::serve::Server;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::{control, peer, proxy, swarm};
+
+/// Running requests have this long to finish when the node stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Then the mesh is told and the rest ends.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// What handlers hold of the running node.
+pub struct Node {
+    pub id: NodeId,
+    pub name: String,
+    pub mode: Mode,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    pub started: Instant,
+    pub store: Arc<Store>,
+    pub gate: Arc<Gate>,
+    pub driver: DriverHandle,
+    pub executor: Arc<Executor>,
+    pub backends: Arc<Backends>,
+    pub shutdown: Shutdown,
+    current: Mutex<Arc<Current>>,
+    /// Held while the node moves from one mesh to another.
+    pub moving: tokio::sync::Mutex<()>,
+}
+
+impl Node {
+    /// The mesh that this node is in now.
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on handlers and the gate act as members of this mesh.
+    pub fn set_current(&self, current: Arc<Current>) {
+        self.executor.certificate.store(Arc::new(current.chain.hash()));
+        self.gate.enter(&current);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// `node/slug`, as people know it; the id's beginning where the node is not known any more.
+    pub fn name_of(&self, id: &CapabilityId) -> String {
+        let view = self.executor.view.load();
+        let node = view.get(id).map_or_else(|| id.node.short(), |(entry, _)| entry.node_name.to_string());
+        format!("{node}/{}", id.slug)
+    }
+}
+
+/// What a start consists of, before anything runs.
+struct Start {
+    config: Config,
+    store: Arc<Store>,
+    current: Arc<Current>,
+    api: TcpListener,
+    api_address: SocketAddr,
+    control: tokio::net::UnixListener,
+}
+
+/// Runs a node until a signal or `atmo down`. `ready` is called once everything listens.
+pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.obey_signals()?;
+    let store = Arc::new(store);
+    let current = mesh_change::at_start(&store, &config).await?;
+    let (api, api_address) = bind_api(&config.api).await?;
+    let control = control::bind(store.dir()).context("the control socket cannot be opened")?;
+    let start = Start { config, store, current, api, api_address, control };
+
+    let tasks = Tasks { requests: TaskTracker::new(), background: TaskTracker::new(), end: CancellationToken::new() };
+    let node = start.launch(&shutdown, &tasks)?;
+    ready(&node);
+    shutdown.draining().await;
+    node.executor.provider.drain();
+    tasks.finish(&shutdown).await;
+    node.backends.shut_down().await;
+    Ok(())
+}
+
+/// What runs, in the order in which it ends.
+struct Tasks {
+    /// Requests of anyone: these may finish.
+    requests: TaskTracker,
+    /// What requests need; ends after them.
+    background: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Tasks {
+    async fn finish(&self, shutdown: &Shutdown) {
+        self.requests.close();
+        tokio::select! {
+            () = self.requests.wait() => {}
+            () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("requests that still run are cut off"),
+            () = shutdown.ending_at_once() => tracing::warn!("stopping at once"),
+        }
+        self.end.cancel();
+        self.background.close();
+        if tokio::time::timeout(END_MAX, self.background.wait()).await.is_err() {
+            tracing::warn!("something did not end in time");
+        }
+    }
+}
+
+impl Start {
+    fn launch(self, shutdown: &Shutdown, tasks: &Tasks) -> anyhow::Result<Arc<Node>> {
+        let Self { config, store, current, api, api_address, control } = self;
+        let space = EmbeddingSpace::minilm();
+        let id = store.node_id();
+        let view = Arc::new(ArcSwap::from_pointee(RoutingView::empty(id, Arc::clone(&space))));
+        let provider = Arc::new(Provider::new());
+        let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current));
+        let keypair = peer::keypair(store.identity());
+        let online = config.mode != Mode::Standalone;
+        let (mut swarm, opener, accepted) = swarm::build(&keypair, Arc::clone(&gate), online && config.mdns)?;
+        if online {
+            let kept = store.state()?.ports;
+            let ports = driver::open_listeners(&mut swarm, &config.listen, kept)?;
+            store.save_ports(ports.or(kept))?;
+        }
+        let data_plane: Arc<dyn DataPlane> = if online { Arc::new(OverSwarm(opener.clone())) } else { Arc::new(Nowhere) };
+        let executor = Arc::new(Executor {
+            me: id,
+            view: Arc::clone(&view),
+            certificate: Arc::new(ArcSwap::from_pointee(current.chain.hash())),
+            provider: Arc::clone(&provider),
+            data_plane,
+            experiences: Experiences::default(),
+            embedder: Arc::new(EmbedderSlot::new(store.dir())),
+            may_ask_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
+            request_max: Duration::from_secs(config.limits.request_seconds),
+        });
+        let server =
+            Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), config.limits.mesh_requests as usize);
+        let (driver, handle) = Driver::new(Parts {
+            key: store.identity().clone(),
+            name: config.name.clone(),
+            mode: config.mode,
+            labels: config.labels.clone().into_iter().collect(),
+            membership: current.as_member(),
+            incarnation: store.state()?.incarnation,
+            space,
+            view,
+            store: Arc::clone(&store),
+            gate: Arc::clone(&gate),
+            provider: Arc::clone(&provider),
+            server,
+            swarm,
+            opener,
+            accepted,
+            found: mesh_change::known_nodes(&store, &current),
+            may_dial: online,
+        });
+        let backends = Arc::new(Backends::new(&config, api_address.port(), Arc::clone(&store)));
+        let node = Arc::new(Node {
+            id,
+            name: config.name.clone(),
+            mode: config.mode,
+            api: api_address,
+            started: Instant::now(),
+            store,
+            gate,
+            driver: handle,
+            executor: Arc::clone(&executor),
+            backends: Arc::clone(&backends),
+            shutdown: shutdown.clone(),
+            current: Mutex::new(current),
+            moving: tokio::sync::Mutex::default(),
+        });
+        let (background, requests) = (&tasks.background, &tasks.requests);
+        background.spawn(driver.run(shutdown.drain_token(), tasks.end.clone()));
+        background.spawn(backends.watch(provider, Arc::clone(&executor.embedder), node.driver.clone(), tasks.end.clone()));
+        background.spawn(Arc::clone(&executor.embedder).let_go_when_idle(tasks.end.clone()));
+        let commands = Arc::new(Commands { node: Arc::clone(&node) });
+        requests.spawn(control::serve(control, commands, shutdown.drain_token()));
+        let limits = proxy::Limits::of(&config);
+        requests.spawn(proxy::serve(api, executor, limits, shutdown.drain_token()));
+        Ok(node)
+    }
+}
+
+/// The API's socket. A default port that is taken is replaced by a free one; one that was asked for must be free.
+async fn bind_api(api: &Api) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = match proxy::bind(api.address).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !api.explicit => {
+            let listener = proxy::bind(SocketAddr::new(api.address.ip(), 0)).await?;
+            tracing::warn!(taken = %api.address, instead = %listener.local_addr()?, "the API's port is taken: a free one is used");
+            listener
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            anyhow::bail!("the API cannot listen on {}: the port is taken; choose another with --api", api.address)
+        }
+        other => other.with_context(|| format!("the API cannot listen on {}", api.address))?,
+    };
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}

@@ -1,0 +1,153 @@
+//! What routing needs to know of an OpenAI request body, and nothing more: the rest is passed on unread.
+
+use atmo_adapters::Operation;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Longest text that decides a route, in bytes; the embedder reads less than that.
+const TEXT_BYTES_MAX: usize = 8 << 10;
+
+/// A request as routing sees it.
+#[derive(Debug, PartialEq, Default)]
+pub struct Prompt {
+    pub model: String,
+    /// The last user message, the prompt, or the first text to embed.
+    pub text: String,
+    /// Tools are offered to the model.
+    pub tools: bool,
+    /// Some message holds an image.
+    pub vision: bool,
+}
+
+/// What is wrong with a request body.
+#[derive(Debug, PartialEq)]
+pub struct PromptError {
+    /// The field at fault.
+    pub param: Option<&'static str>,
+    pub message: String,
+}
+
+/// The fields that matter, still as the client wrote them.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    role: Value,
+    #[serde(default)]
+    content: Value,
+}
+
+/// Reads the body of a request for `operation`.
+pub fn read(operation: Operation, body: &[u8]) -> Result<Prompt, PromptError> {
+    let fields: Fields = serde_json::from_slice(body).map_err(|error| wrong(None, format!("not a JSON object: {error}")))?;
+    let model =
+        fields.model.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|model| !model.trim().is_empty());
+    let model = model.ok_or_else(|| wrong(Some("model"), "`model` is missing or no text: name a model, or \"auto\""))?;
+    let tools = fields.tools.is_some_and(|raw| !matches!(raw.get().trim(), "null" | "[]"));
+    let (text, vision) = match operation {
+        Operation::Chat => chat(fields.messages)?,
+        Operation::Complete => (first_text("prompt", fields.prompt)?, false),
+        Operation::Embed => (first_text("input", fields.input)?, false),
+    };
+    Ok(Prompt { model, text: cut(text), tools, vision })
+}
+
+fn wrong(param: Option<&'static str>, message: impl Into<String>) -> PromptError {
+    PromptError { param, message: message.into() }
+}
+
+/// The last user message's text, and whether any message holds an image.
+fn chat(messages: Option<&RawValue>) -> Result<(String, bool), PromptError> {
+    let missing = || wrong(Some("messages"), "`messages` is missing or no list of messages");
+    let messages: Vec<Message> = messages.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(missing)?;
+    if messages.is_empty() {
+        return Err(wrong(Some("messages"), "`messages` is empty"));
+    }
+    let vision = messages.iter().any(|message| parts(&message.content).any(|part| part["type"] == "image_url"));
+    let asked = messages.iter().rev().find(|message| message.role == "user").or(messages.last());
+    Ok((asked.map(|message| text_of(&message.content)).unwrap_or_default(), vision))
+}
+
+fn parts(content: &Value) -> impl Iterator<Item = &Value> {
+    content.as_array().into_iter().flatten()
+}
+
+fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        _ => parts(content).filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// A string, or the first of a list; lists of token numbers have no text.
+fn first_text(param: &'static str, raw: Option<&RawValue>) -> Result<String, PromptError> {
+    let missing = || wrong(Some(param), format!("`{param}` is missing: text, or a list of texts"));
+    match raw.and_then(|raw| serde_json::from_str(raw.get()).ok()) {
+        Some(Value::String(text)) => Ok(text),
+        Some(Value::Array(texts)) => Ok(texts.first().and_then(Value::as_str).unwrap_or_default().to_owned()),
+        _ => Err(missing()),
+    }
+}
+
+/// The beginning and the end of a long text: what is wanted usually stands first or last.
+fn cut(text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let head = text.floor_char_boundary(TEXT_BYTES_MAX / 2);
+    let tail = text.ceil_char_boundary(text.len() - TEXT_BYTES_MAX / 2);
+    format!("{}\n{}", &text[..head], &text[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_user_message_decides() {
+        let body = br#"{"model":"auto","messages":[{"role":"user","content":"first"},{"role":"assistant","content":"x"},
+            {"role":"user","content":[{"type":"text","text":"second"},{"type":"image_url","image_url":{"url":"u"}}]},
+            {"role":"tool","content":"y"}],"tools":[{"type":"function"}],"unknown":{"a":1}}"#;
+        let prompt = read(Operation::Chat, body).unwrap();
+        assert_eq!(prompt, Prompt { model: "auto".into(), text: "second".into(), tools: true, vision: true });
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (body, param) in [
+            (&br#"{"messages":[{"role":"user","content":"a"}]}"#[..], Some("model")),
+            (br#"{"model":7,"messages":[]}"#, Some("model")),
+            (br#"{"model":"m"}"#, Some("messages")),
+            (br#"{"model":"m","messages":"hi"}"#, Some("messages")),
+            (br#"{"model":"m","messages":[]}"#, Some("messages")),
+            (br#"{"model":"m","messages":["hi"]}"#, Some("messages")),
+            (b"not json", None),
+            (b"[]", None),
+        ] {
+            assert_eq!(read(Operation::Chat, body).unwrap_err().param, param, "{}", String::from_utf8_lossy(body));
+        }
+        assert_eq!(read(Operation::Embed, br#"{"model":"m"}"#).unwrap_err().param, Some("input"));
+        assert_eq!(read(Operation::Embed, br#"{"model":"m","input":["a","b"]}"#).unwrap().text, "a");
+    }
+
+    #[test]
+    fn a_long_text_keeps_both_ends() {
+        let text = format!("start {} end", "ü".repeat(TEXT_BYTES_MAX));
+        let kept = cut(text);
+        assert!(kept.starts_with("start") && kept.ends_with("end") && kept.len() <= TEXT_BYTES_MAX + 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! Executing requests on this node's own backends, for the local user and for other nodes alike.
+//!
+//! Each capability has a fixed number of slots and a bounded queue before them; a request that finds the queue full is told so at once.
+//! What is running and waiting *is* the load that this node announces.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use atmo_adapters::observe::{Observer, Usage};
+use atmo_adapters::{Backend, BackendError, Call};
+use atmo_protocol::Slug;
+use atmo_protocol::record::Load;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::exchange::Why;
+
+/// Requests that may wait for each slot: with more, the wait is longer than going elsewhere.
+const WAITING_PER_SLOT: u16 = 4;
+/// Weight of the newest observation of speed; old ones fade within about ten requests.
+const SPEED_WEIGHT: f32 = 0.2;
+/// What a busy executor suggests to wait where it has observed nothing yet.
+const WAIT_GUESS: Duration = Duration::from_secs(1);
+
+/// What this node offers, and how busy each of it is.
+pub struct Provider {
+    served: ArcSwap<BTreeMap<Slug, Arc<Served>>>,
+    /// Rung whenever a load changed.
+    load_changed: Arc<Notify>,
+    draining: AtomicBool,
+}
+
+/// One capability with the backend behind it.
+pub struct Served {
+    pub slug: Slug,
+    backend: Arc<dyn Backend>,
+    /// What the backend itself calls it; differs where two backends offer the same name.
+    backend_slug: Slug,
+    gauge: Arc<Gauge>,
+}
+
+/// How busy one capability is.
+struct Gauge {
+    slots: u16,
+    free: Arc<Semaphore>,
+    running: AtomicU16,
+    waiting: AtomicU16,
+    /// `f32` bits.
+    tokens_per_second: AtomicU32,
+    /// Moving mean of how long a request occupies its slot, seconds, `f32` bits.
+    seconds: AtomicU32,
+    changed: Arc<Notify>,
+}
+
+/// Why a request was not executed here. Nothing was done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rejection {
+    Busy { wait_ms: u32, load: Load },
+    Refused { why: Why, message: String },
+}
+
+/// A request being executed. Dropping it stops the engine and frees the slot.
+pub struct Execution {
+    pub status: u16,
+    pub content_type: String,
+    pub load: Load,
+    chunks: BoxStream<'static, Result<Bytes, BackendError>>,
+    observer: Observer,
+    occupied: Occupied,
+}
+
+/// A slot in use, and since when.
+struct Occupied {
+    gauge: Arc<Gauge>,
+    since: Instant,
+    first_byte: Option<Instant>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A place in the queue, given back on drop (the asker may hang up while waiting).
+struct Waiting<'a>(&'a Gauge);
+
+impl Provider {
+    pub fn new() -> Self {
+        Self { served: ArcSwap::default(), load_changed: Arc::default(), draining: false.into() }
+    }
+
+    /// Replaces what is offered. Capabilities that stay keep their counters and the requests they run.
+    pub fn serve(&self, offers: Vec<(Slug, Arc<dyn Backend>, Slug, u16)>) {
+        let before = self.served.load();
+        let mut now = BTreeMap::new();
+        for (slug, backend, backend_slug, slots) in offers {
+            let gauge = match before.get(&slug) {
+                Some(served) if served.gauge.slots == slots => served.gauge.clone(),
+                _ => Arc::new(Gauge::new(slots, self.load_changed.clone())),
+            };
+            now.insert(slug.clone(), Arc::new(Served { slug, backend, backend_slug, gauge }));
+        }
+        self.served.store(Arc::new(now));
+        self.load_changed.notify_one();
+    }
+
+    /// Resolves when some load changed since the last call.
+    pub async fn load_changed(&self) {
+        self.load_changed.notified().await;
+    }
+
+    pub fn loads(&self) -> Vec<(Slug, Load)> {
+        self.served.load().values().map(|served| (served.slug.clone(), served.gauge.load())).collect()
+    }
+
+    /// Requests running now, over all capabilities.
+    pub fn running(&self) -> usize {
+        self.served.load().values().map(|served| usize::from(served.gauge.load().running)).sum()
+    }
+
+    /// From now on every new request is refused; what runs may finish.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for a slot, then for the backend's first word. Cancelled by dropping the future.
+    pub async fn execute(&self, call: Call) -> Result<Execution, Rejection> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Rejection::Refused { why: Why::Draining, message: "this node is shutting down".into() });
+        }
+        let served = self.served.load().get(&call.slug).cloned();
+        let Some(served) = served else {
+            let message = format!("this node no longer offers `{}`", call.slug);
+            return Err(Rejection::Refused { why: Why::NotOffered, message });
+        };
+        served.execute(call).await
+    }
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Served {
+    async fn execute(&self, call: Call) -> Result<Execution, Rejection> {
+        let deadline = Instant::now() + call.remaining;
+        let occupied = self.gauge.occupy(call.remaining).await?;
+        let call =
+            Call { slug: self.backend_slug.clone(), remaining: deadline.saturating_duration_since(Instant::now()), ..call };
+        let reply = self.backend.execute(call).await.map_err(|error| self.rejection(&error))?;
+        let load = self.gauge.load();
+        Ok(Execution {
+            status: reply.status,
+            observer: Observer::new(&reply.content_type),
+            content_type: reply.content_type,
+            chunks: reply.chunks,
+            load,
+            occupied,
+        })
+    }
+
+    fn rejection(&self, error: &BackendError) -> Rejection {
+        let why = match error {
+            BackendError::Busy { .. } => return self.gauge.busy(),
+            BackendError::TimedOut { .. } => Why::TimedOut,
+            BackendError::NotOffered { .. } => Why::NotOffered,
+            _ => Why::BackendFailed,
+        };
+        Rejection::Refused { why, message: error.to_string() }
+    }
+}
+
+impl Gauge {
+    fn new(slots: u16, changed: Arc<Notify>) -> Self {
+        let slots = slots.max(1);
+        Self {
+            slots,
+            free: Arc::new(Semaphore::new(usize::from(slots))),
+            running: 0.into(),
+            waiting: 0.into(),
+            tokens_per_second: 0.into(),
+            seconds: 0.into(),
+            changed,
+        }
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            running: self.running.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            slots: self.slots,
+            tokens_per_second: f32::from_bits(self.tokens_per_second.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// A slot: at once, after waiting in the bounded queue, or not at all.
+    async fn occupy(self: &Arc<Self>, patience: Duration) -> Result<Occupied, Rejection> {
+        let permit = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait(patience).await?,
+        };
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+        Ok(Occupied { gauge: self.clone(), since: Instant::now(), first_byte: None, _permit: permit })
+    }
+
+    async fn wait(&self, patience: Duration) -> Result<OwnedSemaphorePermit, Rejection> {
+        let limit = self.slots.saturating_mul(WAITING_PER_SLOT);
+        let place = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
+        if place.is_err() {
+            return Err(self.busy());
+        }
+        let _waiting = Waiting(self);
+        self.changed.notify_one();
+        match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(self.busy()),
+        }
+    }
+
+    fn busy(&self) -> Rejection {
+        let load = self.load();
+        let each = match f32::from_bits(self.seconds.load(Ordering::Relaxed)) {
+            seconds if seconds > 0.0 => seconds,
+            _ => WAIT_GUESS.as_secs_f32(),
+        };
+        let rounds = f32::from(load.waiting + 1) / f32::from(load.slots.max(1));
+        Rejection::Busy { wait_ms: (each * rounds * 1000.0) as u32, load }
+    }
+
+    fn observe(cell: &AtomicU32, value: f32) {
+        if !value.is_finite() || value <= 0.0 {
+            return;
+        }
+        let old = f32::from_bits(cell.load(Ordering::Relaxed));
+        let new = if old == 0.0 { value } else { old + SPEED_WEIGHT * (value - old) };
+        cell.store(new.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.changed.notify_one();
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        Gauge::observe(&self.gauge.seconds, self.since.elapsed().as_secs_f32());
+        self.gauge.running.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.changed.notify_one();
+    }
+}
+
+impl Execution {
+    /// The next bytes of the answer, as the engine sent them; `None` at its end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BackendError>> {
+        let piece = self.chunks.next().await?;
+        if let Ok(bytes) = &piece {
+            self.occupied.first_byte.get_or_insert_with(Instant::now);
+            self.observer.push(bytes);
+        }
+        Some(piece)
+    }
+
+    /// Ends the request: what it used, and how busy the capability is afterwards.
+    pub fn finish(self) -> (Usage, Load) {
+        let usage = self.observer.usage();
+        if let Some(first) = self.occupied.first_byte {
+            let speed = usage.completion_tokens as f32 / first.elapsed().as_secs_f32();
+            Gauge::observe(&self.occupied.gauge.tokens_per_second, speed);
+        }
+        let gauge = self.occupied.gauge.clone();
+        drop(self.occupied);
+        (usage, gauge.load())
+    }
+}

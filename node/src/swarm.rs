@@ -1,0 +1,97 @@
+//! The libp2p swarm: which transports there are, what runs over them, and the gate that stands before all of it.
+//!
+//! QUIC first, TCP + noise + yamux behind it. The [`Gate`](crate::admission::Gate) is the *last* layer of the transport, over every
+//! transport: a connection exists for the swarm (and so for identify, ping and our streams) only once the peer was admitted. Nothing
+//! here decides anything about the mesh.
+
+pub mod streams;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, Transport as _};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::{self, NetworkBehaviour};
+use libp2p::{PeerId, Swarm, connection_limits, identify, mdns, noise, ping, quic, tcp, yamux};
+use tokio::sync::mpsc;
+
+use crate::admission::Gate;
+use streams::{Accepted, Opener};
+
+/// From the first packet to an authenticated connection, and again for admission.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Strangers in the middle of a handshake, at most; the design's bound.
+const PENDING_INCOMING_MAX: u32 = 32;
+/// Dials under way at once: twice the links of a full mesh.
+const PENDING_OUTGOING_MAX: u32 = 32;
+/// Two nodes that dial each other at once end up with two; a third is a mistake.
+const CONNECTIONS_PER_PEER_MAX: u32 = 3;
+/// Established connections in all.
+const CONNECTIONS_MAX: u32 = 256;
+/// A quiet connection sends this often, so that NAT mappings and the peer's idle timer stay alive.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// What a peer may have open towards us at once.
+const QUIC_STREAMS_MAX: u32 = 1024;
+
+/// Everything that runs over an admitted connection.
+#[derive(NetworkBehaviour)]
+pub struct Behaviour {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    streams: streams::Behaviour,
+}
+
+/// A connection that is authenticated (the peer's key is proved) and multiplexed, nothing more.
+pub type Authenticated = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// QUIC, then TCP + noise + yamux, without the gate: for the swarm below and for a joiner, who is not admitted anywhere yet.
+pub fn transport(key: &Keypair) -> io::Result<Authenticated> {
+    let mut quic = quic::Config::new(key);
+    quic.handshake_timeout = HANDSHAKE_MAX;
+    quic.keep_alive_interval = QUIC_KEEP_ALIVE;
+    quic.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
+    let quic = quic::tokio::Transport::new(quic).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key).map_err(io::Error::other)?)
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let either = quic.or_transport(tcp).map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(either, HANDSHAKE_MAX).boxed())
+}
+
+/// The swarm of a node, with the handle that opens streams and the queue of accepted ones.
+pub fn build(
+    key: &Keypair,
+    gate: Arc<Gate>,
+    with_mdns: bool,
+) -> io::Result<(Swarm<Behaviour>, Opener, mpsc::Receiver<Accepted>)> {
+    let me = key.public().to_peer_id();
+    let gated = transport(key)?
+        .and_then(move |(peer, muxer), _| gate.clone().admit(peer, muxer).boxed())
+        .map_err(|error| error.into_inner())
+        .boxed();
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
+        .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
+        .with_max_established(Some(CONNECTIONS_MAX));
+    let (streams, opener, accepted) = streams::Behaviour::new();
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(identify::Config::new("/atmosphere/1".into(), key.public())),
+        ping: ping::Behaviour::default(),
+        mdns: with_mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), me)).transpose()?.into(),
+        streams,
+    };
+    let config = swarm::Config::with_tokio_executor().with_substream_upgrade_protocol_override(Version::V1Lazy);
+    Ok((Swarm::new(gated, behaviour, me, config), opener, accepted))
+}
