@@ -7,11 +7,28 @@ use std::time::Duration;
 
 use atmo_capabilities::capability::Offer;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
+pub mod discover;
 pub mod error;
+pub mod hardware;
+#[cfg(feature = "llama-cpp")]
+pub mod llama_cpp;
+pub mod llamafarm;
+pub mod model_name;
+pub mod observe;
+pub mod offer;
+pub mod ollama;
+pub mod openai;
+mod secret;
+pub mod supervise;
+
+#[cfg(feature = "testing")]
+pub mod conformance;
 
 pub use error::BackendError;
+pub use secret::Secret;
 
 /// What is asked of a backend. The name is the path below `/v1` of the OpenAI API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
@@ -23,6 +40,17 @@ pub enum Operation {
     Complete,
     /// `POST /v1/embeddings`
     Embed,
+}
+
+impl Operation {
+    /// Below `/v1`.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Complete => "/completions",
+            Self::Embed => "/embeddings",
+        }
+    }
 }
 
 /// One request to a backend.
@@ -47,6 +75,26 @@ pub struct Reply {
     pub content_type: String,
     /// The body's bytes as the engine sent them, never joined or delayed.
     pub chunks: BoxStream<'static, Result<Bytes, BackendError>>,
+}
+
+impl Reply {
+    /// A whole answer that is there already.
+    pub fn json(status: u16, body: &serde_json::Value) -> Self {
+        let bytes = Bytes::from(body.to_string());
+        let chunks = futures::stream::iter([Ok(bytes)]).boxed();
+        Self { status, content_type: "application/json".to_owned(), chunks }
+    }
+
+    /// A refusal in OpenAI's shape; `param` names the field that is to blame.
+    pub fn refusal(status: u16, message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Self {
+        Self::json(status, &openai::types::error_body(message, kind, param, code))
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("status", &self.status).field("content_type", &self.content_type).finish_non_exhaustive()
+    }
 }
 
 /// How a backend is, without asking it to infer anything.
