@@ -90,7 +90,7 @@ impl Capability {
 
     /// Whether this is a chat model for anything, which an ordinary request may fall back to.
     pub fn is_general(&self) -> bool {
-        self.can_chat() && self.sets.iter().all(|set| !set.specialised()) && !self.sets.is_empty()
+        self.can_chat() && self.sets.iter().any(|set| set.id() == SetId::GENERAL)
     }
 
     /// Whether it answers chat requests.
@@ -129,9 +129,12 @@ fn own_texts(body: &CapabilityBody) -> Vec<String> {
 
 /// The sets a body names, where this binary has them; otherwise what its kind, name and description say.
 fn sets_of(body: &CapabilityBody) -> Vec<SetId> {
-    let mut named: Vec<SetId> = body.exemplars.iter().take(EXEMPLAR_SETS_MAX).filter_map(|id| SetId::parse(id)).collect();
-    named.sort_unstable();
-    named.dedup();
+    let mut named: Vec<SetId> = Vec::new();
+    for set in body.exemplars.iter().take(EXEMPLAR_SETS_MAX).filter_map(|id| SetId::parse(id)) {
+        if !named.contains(&set) {
+            named.push(set);
+        }
+    }
     if named.is_empty() { exemplars::recognise(&body.kind, &body.name, &body.description) } else { named }
 }
 

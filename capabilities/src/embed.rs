@@ -4,10 +4,13 @@
 //! batch and on any machine, which dynamic int8 would not give. Engines stand behind features; which thread runs them, and when the model
 //! is let go, is the node's affair. Vectors of different spaces are never compared.
 
+#[cfg(feature = "rten")]
+pub mod rten;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 pub mod space;
 pub mod vector;
+pub mod wordpiece;
 
 pub use space::EmbeddingSpace;
 pub use vector::{UnitVector, VectorFault, quantise};

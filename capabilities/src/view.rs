@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::Capability;
 use crate::embed::EmbeddingSpace;
+use crate::exemplars::SetId;
 use crate::index::ExactIndex;
+use crate::score::fit;
 
 /// One capability of one node: what does not change from second to second.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,6 +30,13 @@ pub struct Routable {
     pub cost: Cost,
     /// Requests it executes at once, as announced.
     pub slots: u16,
+}
+
+impl Routable {
+    /// As people are shown it: `node/slug`.
+    pub fn shown(&self) -> String {
+        format!("{}/{}", self.node_name, self.id.slug)
+    }
 }
 
 /// How a capability is doing: what does change from second to second.
@@ -61,9 +70,46 @@ pub struct Roster {
     /// For each entry, which distinct body it offers.
     body_of: Box<[u32]>,
     bodies: Box<[Arc<Capability>]>,
+    /// For each body, what every decision asks of it.
+    traits: Box<[Traits]>,
+    /// How many kinds of thing there are.
+    groups: usize,
     by_name: BTreeMap<String, Vec<u32>>,
     index: ExactIndex,
     space: Arc<EmbeddingSpace>,
+}
+
+/// What decisions ask of a body again and again, close together in memory.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Traits {
+    pub can_chat: bool,
+    pub can_embed: bool,
+    pub general: bool,
+    pub tools: Option<bool>,
+    pub vision: Option<bool>,
+    pub context_length: Option<u32>,
+    /// From [`fit::size`](crate::score::fit::size).
+    pub size: f32,
+    pub quality: f32,
+    /// Bodies of the same exemplar sets are the same kind of thing, and do not compete for what was meant. Numbered from 0.
+    pub group: u32,
+}
+
+impl Traits {
+    fn of(capability: &Capability, group: u32) -> Self {
+        let facts = &capability.facts;
+        Self {
+            can_chat: capability.can_chat(),
+            can_embed: capability.can_embed(),
+            general: capability.is_general(),
+            tools: facts.tools,
+            vision: facts.vision,
+            context_length: facts.context_length,
+            size: fit::size(facts),
+            quality: fit::quality(facts),
+            group,
+        }
+    }
 }
 
 /// An immutable picture of the mesh for [`decide`](crate::route::decide). Cheap to clone.
@@ -80,8 +126,16 @@ impl Roster {
         let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
         let entries: Box<[Routable]> = entries.into_values().collect();
         let (bodies, body_of) = distinct_bodies(&entries);
-        let index = ExactIndex::new(&bodies, &space);
-        Self { by_name: names_of(&entries), index, body_of, bodies, entries, space }
+        let mut index = ExactIndex::default();
+        bodies.iter().for_each(|body| index.push(&body.vectors));
+        let mut groups: BTreeMap<&[SetId], u32> = BTreeMap::new();
+        let mut traits = Vec::with_capacity(bodies.len());
+        for body in &bodies {
+            let next = groups.len() as u32;
+            traits.push(Traits::of(body, *groups.entry(&body.sets).or_insert(next)));
+        }
+        let (traits, groups) = (traits.into(), groups.len());
+        Self { by_name: names_of(&entries), index, body_of, traits, groups, bodies, entries, space }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -102,6 +156,7 @@ impl Roster {
         self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()
     }
 
+    /// The distinct bodies that are offered.
     pub fn bodies(&self) -> &[Arc<Capability>] {
         &self.bodies
     }
@@ -110,6 +165,15 @@ impl Roster {
         self.body_of[entry] as usize
     }
 
+    pub(crate) fn traits(&self) -> &[Traits] {
+        &self.traits
+    }
+
+    pub(crate) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The bodies' own vectors, one group for each body in order.
     pub fn index(&self) -> &ExactIndex {
         &self.index
     }

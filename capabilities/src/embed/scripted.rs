@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::vector::normalised;
-use super::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
+use super::{EmbedError, Embedder, EmbeddingSpace, quantise};
 use crate::exemplars::SetId;
+use crate::exemplars::vectors::SetVectors;
 use crate::score::Calibration;
 
 /// Name of the scripted space.
@@ -47,9 +48,8 @@ fn bag_of_words(text: &str) -> Vec<f32> {
 impl EmbeddingSpace {
     /// The scripted space, with the exemplars of every kind in it.
     pub fn scripted() -> Arc<Self> {
-        let mean = vec![0.0; DIMS];
-        let place = |text: &&str| UnitVector::read(&quantise(&bag_of_words(text)), &mean).ok();
-        let sets = SetId::all().map(|set| set.texts().iter().filter_map(place).collect()).collect();
-        Arc::new(Self::new(SCRIPTED_SPACE, mean.clone(), Calibration { temperature: 0.04, none: 0.3 }, sets))
+        let place = |text: &String| quantise(&bag_of_words(text));
+        let sets: SetVectors = SetId::all().map(|set| set.texts().iter().map(place).collect()).collect();
+        Arc::new(Self::new(SCRIPTED_SPACE, vec![0.0; DIMS], Calibration::SCRIPTED, &sets))
     }
 }

@@ -1,16 +1,45 @@
-//! An exact scan over int8 vectors.
+//! Vectors in groups, scanned in full: exact, nothing to build, and faster than a graph up to some 20,000 vectors.
 
-use std::sync::Arc;
+use super::rows::{Query, Rows};
+use crate::embed::UnitVector;
 
-use crate::capability::Capability;
-use crate::embed::EmbeddingSpace;
-
+/// Groups of vectors: those of one body, or of one exemplar set.
 #[derive(Debug, Default)]
-pub struct ExactIndex {}
+pub struct ExactIndex {
+    rows: Rows,
+    /// How many of the rows belong to each group.
+    counts: Vec<usize>,
+}
+
+/// What a scan makes of the similarities in one group.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Evidence {
+    /// The sum of their weights.
+    pub sum: f32,
+    /// How many there are.
+    pub count: f32,
+}
 
 impl ExactIndex {
-    pub fn new(bodies: &[Arc<Capability>], space: &EmbeddingSpace) -> Self {
-        let _ = (bodies, space);
-        Self {}
+    /// Adds a group behind the others.
+    pub fn push(&mut self, vectors: &[UnitVector]) {
+        vectors.iter().for_each(|vector| self.rows.push(vector));
+        self.counts.push(vectors.len());
+    }
+
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// For each group in order, the sum of what `weigh` makes of the similarities of its vectors.
+    pub fn scan(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
+        let similarities = self.rows.similarities(query);
+        let mut rest = similarities.as_slice();
+        let sum = |count: &usize| {
+            let (group, others) = rest.split_at(*count);
+            rest = others;
+            Evidence { sum: group.iter().map(|similarity| weigh(*similarity)).sum(), count: *count as f32 }
+        };
+        self.counts.iter().map(sum).collect()
     }
 }

@@ -17,7 +17,7 @@ pub const NAMES_MAX: usize = 5;
 /// The outcome of [`decide`](super::decide).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Decision {
-    /// Which of `candidates` answers; the others, in order, are who to try next.
+    /// Which of `candidates` answers; [`Decision::in_order`] gives who to try next.
     pub chosen: Option<usize>,
     /// Best first, at most [`CANDIDATES_MAX`].
     pub candidates: Vec<Candidate>,
@@ -39,6 +39,8 @@ pub struct Candidate {
     /// What users call the model.
     pub model: String,
     pub kind: String,
+    /// Whether it would do for the request; who would not is listed for the explanation alone.
+    pub fits: bool,
     /// The product of `factors`.
     pub score: f32,
     pub hops: u8,
@@ -120,10 +122,10 @@ impl Decision {
         }
     }
 
-    /// The chosen candidate, then the others in order: who to try when one fails.
+    /// The chosen candidate, then the others that would do, best first: who to try when one fails.
     pub fn in_order(&self) -> impl Iterator<Item = &Candidate> {
-        let others = self.candidates.iter().enumerate().filter(|(place, _)| Some(*place) != self.chosen).map(|(_, other)| other);
-        self.chosen().into_iter().chain(others)
+        let others = self.candidates.iter().enumerate().filter(|(place, other)| Some(*place) != self.chosen && other.fits);
+        self.chosen().into_iter().chain(others.map(|(_, other)| other))
     }
 }
 
@@ -146,12 +148,13 @@ impl Serialize for Reason {
 
 impl Serialize for Candidate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Candidate", 9)?;
+        let mut fields = serializer.serialize_struct("Candidate", 10)?;
         fields.serialize_field("capability", &self.name)?;
         fields.serialize_field("node", &*self.node_name)?;
         fields.serialize_field("node_id", &self.id.node.to_string())?;
         fields.serialize_field("model", &self.model)?;
         fields.serialize_field("type", &self.kind)?;
+        fields.serialize_field("fits", &self.fits)?;
         fields.serialize_field("score", &self.score)?;
         fields.serialize_field("hops", &self.hops)?;
         fields.serialize_field("probability", &self.probability)?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use atmo_protocol::CapabilityId;
 
+use crate::view::Roster;
+
 /// Owned by the handlers, handed to each decision.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Feedback {
@@ -55,6 +57,12 @@ impl Feedback {
     pub fn ended(&mut self, id: &CapabilityId) {
         let experience = self.get(id);
         self.set(id.clone(), Experience { in_flight: experience.in_flight.saturating_sub(1), ..experience });
+    }
+
+    /// What is known, by position in the roster.
+    pub(super) fn by_position(&self, roster: &Roster) -> BTreeMap<u32, Experience> {
+        let placed = |(id, experience): (&CapabilityId, &Experience)| Some((roster.position(id)? as u32, *experience));
+        self.experiences.iter().filter_map(placed).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&CapabilityId, &Experience)> {

@@ -1,0 +1,56 @@
+//! Vectors one behind the other, and what a query's similarity to each of them is.
+
+use super::dot::dots;
+use crate::embed::{EmbeddingSpace, UnitVector};
+
+/// Many vectors of one space, laid out for scanning.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    values: Vec<i8>,
+    /// For each row: its scale, and one over its length seen from the middle of the space.
+    scales: Vec<(f32, f32)>,
+}
+
+/// A question to [`Rows`]: a centred unit vector in int16.
+#[derive(Debug, Clone)]
+pub struct Query {
+    values: Vec<i16>,
+    scale: f32,
+    /// Its dot product with the middle of the space.
+    mean_dot: f32,
+}
+
+impl Query {
+    /// `vector` as the embedder gave it; `None` where it has no direction or not the space's dimensions.
+    pub fn new(vector: &[f32], space: &EmbeddingSpace) -> Option<Self> {
+        let centred = space.centre(vector)?;
+        let largest = centred.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
+        let scale = largest / f32::from(i16::MAX);
+        let values = centred.iter().map(|value| (value / scale).round() as i16).collect();
+        Some(Self { values, scale, mean_dot: centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum() })
+    }
+}
+
+impl Rows {
+    pub fn push(&mut self, vector: &UnitVector) {
+        self.values.extend_from_slice(&vector.values);
+        self.scales.push((vector.scale, 1.0 / vector.centred_norm));
+    }
+
+    pub fn len(&self) -> usize {
+        self.scales.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.scales.is_empty()
+    }
+
+    /// The cosine, seen from the middle of the space, of the query with each row in order.
+    pub fn similarities(&self, query: &Query) -> Vec<f32> {
+        let mut sums = Vec::with_capacity(self.len());
+        dots(&query.values, &self.values, &mut sums);
+        let similarity =
+            |(sum, (scale, inverse)): (i32, &(f32, f32))| (sum as f32 * (query.scale * scale) - query.mean_dot) * inverse;
+        sums.into_iter().zip(&self.scales).map(similarity).collect()
+    }
+}

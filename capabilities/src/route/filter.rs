@@ -1,0 +1,124 @@
+//! Hard constraints: who may not answer at all, and why.
+
+use std::fmt;
+
+use super::feedback::{Breaker, Experience};
+use crate::intent::{Constraints, Intent, ModelChoice, Operation};
+use crate::view::{Condition, Routable, Standing, Traits};
+use atmo_protocol::NodeId;
+
+/// From this many hops on there is no path.
+pub const UNREACHABLE_HOPS: u8 = 32;
+
+/// The first hard constraint that an entry fails.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exclusion {
+    Dead,
+    NoPath,
+    NotLocal,
+    OtherNode,
+    LeftOut,
+    CircuitOpen { retry_in_ms: u32 },
+    CannotChat,
+    CannotEmbed,
+    NoTools,
+    NoVision,
+    ContextTooShort { tokens: u32, needed: u32 },
+    NotFree,
+    Label { key: String },
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dead => f.write_str("its node is gone"),
+            Self::NoPath => f.write_str("there is no path to its node"),
+            Self::NotLocal => f.write_str("not on this node, and only local capabilities were asked for"),
+            Self::OtherNode => f.write_str("not on the node that was asked for"),
+            Self::LeftOut => f.write_str("left out by the request, or just tried"),
+            Self::CircuitOpen { retry_in_ms } => {
+                write!(f, "failed repeatedly; tried again in {:.1} s", *retry_in_ms as f32 / 1000.0)
+            }
+            Self::CannotChat => f.write_str("does not answer chat requests"),
+            Self::CannotEmbed => f.write_str("does not make embeddings"),
+            Self::NoTools => f.write_str("does not say that it can call tools"),
+            Self::NoVision => f.write_str("does not say that it takes images"),
+            Self::ContextTooShort { tokens, needed } => {
+                write!(f, "its context of {tokens} tokens is shorter than the {needed} needed")
+            }
+            Self::NotFree => f.write_str("costs something, and only free ones were asked for"),
+            Self::Label { key } => write!(f, "its node's label {key:?} does not match"),
+        }
+    }
+}
+
+/// One entry with what is known of it.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub routable: &'a Routable,
+    pub condition: &'a Condition,
+    pub traits: &'a Traits,
+    pub experience: Experience,
+}
+
+/// Why `entry` may not answer `intent`, if so.
+pub(super) fn exclusion(entry: Entry<'_>, intent: &Intent, me: NodeId) -> Option<Exclusion> {
+    reachability(entry).or_else(|| place(entry.routable, &intent.constraints, me)).or_else(|| ability(entry, intent))
+}
+
+fn reachability(entry: Entry<'_>) -> Option<Exclusion> {
+    if entry.condition.standing == Standing::Dead {
+        return Some(Exclusion::Dead);
+    }
+    if entry.condition.hops >= UNREACHABLE_HOPS {
+        return Some(Exclusion::NoPath);
+    }
+    match entry.experience.breaker {
+        Breaker::Open { retry_in_ms } => Some(Exclusion::CircuitOpen { retry_in_ms }),
+        Breaker::HalfOpen | Breaker::Closed => None,
+    }
+}
+
+fn place(routable: &Routable, constraints: &Constraints, me: NodeId) -> Option<Exclusion> {
+    if constraints.local_only && routable.id.node != me {
+        return Some(Exclusion::NotLocal);
+    }
+    if constraints.node.as_deref().is_some_and(|node| !is_node(routable, node)) {
+        return Some(Exclusion::OtherNode);
+    }
+    if constraints.exclude.contains(&routable.id) {
+        return Some(Exclusion::LeftOut);
+    }
+    if constraints.require_free && !is_free(routable) {
+        return Some(Exclusion::NotFree);
+    }
+    let (key, _) = constraints.labels.iter().find(|label| !routable.labels.contains(label))?;
+    Some(Exclusion::Label { key: key.clone() })
+}
+
+/// Whether `routable` belongs to the node called `node`: its name, or the start of its id, long enough to mean one.
+pub(super) fn is_node(routable: &Routable, node: &str) -> bool {
+    /// Fewest characters of an id that are taken for one.
+    const ID_CHARS_MIN: usize = 6;
+    *routable.node_name == *node || (node.len() >= ID_CHARS_MIN && routable.id.node.to_string().starts_with(node))
+}
+
+fn is_free(routable: &Routable) -> bool {
+    routable.cost.prompt_micros_per_1k == 0 && routable.cost.completion_micros_per_1k == 0
+}
+
+/// What is not said counts as "no" for a choice by meaning; a model that was named is believed to be known to who named it.
+fn ability(entry: Entry<'_>, intent: &Intent) -> Option<Exclusion> {
+    let named = matches!(intent.model, ModelChoice::Named(_));
+    let can = |said: Option<bool>| said.unwrap_or(named);
+    let needed = intent.constraints.context_tokens.unwrap_or(0);
+    let tokens = entry.traits.context_length.unwrap_or(u32::MAX);
+    match intent.operation {
+        Operation::Chat | Operation::Complete if !entry.traits.can_chat => Some(Exclusion::CannotChat),
+        Operation::Embed if !entry.traits.can_embed => Some(Exclusion::CannotEmbed),
+        _ if intent.constraints.tools && !can(entry.traits.tools) => Some(Exclusion::NoTools),
+        _ if intent.constraints.vision && !can(entry.traits.vision) => Some(Exclusion::NoVision),
+        _ if tokens < needed => Some(Exclusion::ContextTooShort { tokens, needed }),
+        _ => None,
+    }
+}
