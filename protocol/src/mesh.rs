@@ -62,6 +62,7 @@ pub struct Mesh {
     quarantined: BTreeMap<Slot, Proof>,
     bans: BTreeMap<NodeId, u64>,
     dialler: Dialler,
+    dialled_ms: u64,
     own_loads: BTreeMap<Slug, Load>,
     loads_told_ms: u64,
     timers: Timers,
@@ -110,6 +111,7 @@ impl Mesh {
             quarantined: BTreeMap::new(),
             bans: BTreeMap::new(),
             dialler: Dialler::new(own.id),
+            dialled_ms: 0,
             own_loads: BTreeMap::new(),
             loads_told_ms: 0,
             timers: Timers::default(),
@@ -202,7 +204,7 @@ impl Mesh {
         if let Some(at_ms) = self.suspicions.next_ms(now.mono_ms) {
             self.timers.sooner(Timer::Verdicts, at_ms);
         }
-        let dial_at = self.dialler.next_ms(self.links.len()).map(|at_ms| at_ms.max(now.mono_ms + DIAL_PAUSE_MS));
+        let dial_at = self.dialler.next_ms(self.links.len()).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
         self.timers.put(Timer::Dial, dial_at);
         self.announce_sends();
         if std::mem::take(&mut self.roster_changed) {
@@ -361,6 +363,7 @@ impl Mesh {
     }
 
     fn dial(&mut self, now: Now) {
+        self.dialled_ms = now.mono_ms;
         for (node, addresses) in self.dialler.due(self.links.len(), now.mono_ms, &mut self.rng) {
             self.outputs.push_back(Output::Dial { node, addresses });
         }

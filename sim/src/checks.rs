@@ -1,13 +1,15 @@
 //! What ought to hold, one named function each, computed the simple way from what the world itself knows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use atmo_capabilities::view::Standing;
+use atmo_protocol::config::{LINKS_WANTED, UNREACHABLE};
 use atmo_protocol::gradient;
 
 use crate::world::World;
 
-/// Hops from `from` to every node over connections that can carry something, by breadth-first search.
+/// Hops from `from` to every node over connections that can carry something, by breadth-first search; what is too far for a distance
+/// to say is out of reach.
 pub fn breadth_first(world: &World, from: usize) -> Vec<Option<u8>> {
     let edges: Vec<(usize, usize)> = world.live_edges().collect();
     let mut hops = vec![None; world.hosts.len()];
@@ -22,13 +24,23 @@ pub fn breadth_first(world: &World, from: usize) -> Vec<Option<u8>> {
             } else {
                 continue;
             };
-            if hops[next].is_none() {
-                hops[next] = hops[at].map(|hops| hops + 1);
+            let further = hops[at].map(|hops| hops + 1).filter(|hops| *hops < UNREACHABLE);
+            if hops[next].is_none() && further.is_some() {
+                hops[next] = further;
                 queue.push_back(next);
             }
         }
     }
     hops
+}
+
+/// A small mesh connects everyone with everyone it can reach, and any mesh connects everyone with someone.
+pub fn links_are_complete(world: &World) -> Vec<String> {
+    let live: BTreeSet<(usize, usize)> = world.live_edges().collect();
+    let small = world.hosts.len() <= LINKS_WANTED;
+    let degree = |node: usize| live.iter().filter(|(a, b)| *a == node || *b == node).count();
+    let missing = world.possible_edges().filter(|(a, b)| !live.contains(&(*a, *b)) && (small || degree(*a).min(degree(*b)) == 0));
+    missing.map(|(a, b)| format!("nodes {a} and {b} are not connected")).collect()
 }
 
 /// Every running node's distance to every other equals breadth-first search; who cannot be reached is in no route.

@@ -90,6 +90,11 @@ impl Network {
         self.connections.remove(&edge(a, b)).is_some()
     }
 
+    /// Connections that can carry something at the moment.
+    pub fn carrying(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.connections.keys().copied().filter(|edge| !self.cut.contains(edge))
+    }
+
     /// Peers that `node` is connected to.
     pub fn peers(&self, node: usize) -> Vec<usize> {
         let other = |edge: &(usize, usize)| if edge.0 == node { Some(edge.1) } else { (edge.1 == node).then_some(edge.0) };

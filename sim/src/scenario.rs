@@ -150,7 +150,8 @@ fn finish(world: &World, report: &mut Report) {
 }
 
 fn whole(world: &World) -> Vec<String> {
-    let mut violations = checks::hops_equal_breadth_first(world);
+    let mut violations = checks::links_are_complete(world);
+    violations.extend(checks::hops_equal_breadth_first(world));
     if violations.is_empty() {
         violations = checks::records_are_everywhere(world);
     }

@@ -149,8 +149,13 @@ impl World {
         self.hosts[node].node.is_some()
     }
 
-    /// Running nodes with a connection that is not cut.
+    /// Connections between running nodes that can carry something.
     pub fn live_edges(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.network.carrying().filter(|(a, b)| self.is_running(*a) && self.is_running(*b))
+    }
+
+    /// Pairs of running nodes that could be connected.
+    pub fn possible_edges(&self) -> impl Iterator<Item = (usize, usize)> {
         let edges = self.network.edges().iter().copied();
         edges.filter(|(a, b)| self.is_running(*a) && self.is_running(*b) && self.network.joins(*a, *b))
     }
