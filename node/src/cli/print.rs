@@ -2,12 +2,18 @@
 
 use std::io::{self, Write};
 
+use atmo_protocol::identity::SHORT_ID_CHARS;
 use serde_json::{Map, Value};
 
 /// Space between the columns of a table.
 const GAP: &str = "  ";
 /// Shown where there is nothing.
 const NOTHING: &str = "-";
+
+/// Longest text in a table; `--json` has all of it.
+const CELL_CHARS_MAX: usize = 72;
+/// Characters of a whole identifier.
+const IDENTIFIER_CHARS: usize = 64;
 
 /// A column: its head, and the fields that may fill it, the first that is there counts.
 pub type Column = (&'static str, &'static [&'static str]);
@@ -89,7 +95,18 @@ fn parts(value: &Value) -> Vec<String> {
 
 fn cell(row: &Value, fields: &[&str]) -> String {
     let found = fields.iter().map(|field| &row[*field]).find(|value| !value.is_null());
-    found.map_or_else(|| NOTHING.to_owned(), show)
+    found.map_or_else(|| NOTHING.to_owned(), |value| shorten(show(value)))
+}
+
+/// Identifiers as people see them; other text up to what a line has room for.
+fn shorten(text: String) -> String {
+    if text.len() == IDENTIFIER_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return text[..SHORT_ID_CHARS].to_owned();
+    }
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+        None => text,
+    }
 }
 
 /// Any value on one line.
@@ -104,16 +121,16 @@ pub fn show(value: &Value) -> String {
         Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
         Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
         Value::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => map.iter().filter(|(_, value)| !value.is_null()).map(pair).collect::<Vec<_>>().join("  "),
+        Value::Object(map) => show_object(map),
     }
 }
 
-/// A name says what it is by itself; other fields are named.
-fn pair((name, value): (&String, &Value)) -> String {
-    match name.as_str() {
-        "name" => show(value),
-        _ => format!("{} {}", name.replace('_', " "), show(value)),
-    }
+/// The name first, as it is; then the other fields, each with what it is called.
+fn show_object(map: &Map<String, Value>) -> String {
+    let name = map.get("name").filter(|name| !name.is_null()).map(show);
+    let others = map.iter().filter(|(field, value)| *field != "name" && !value.is_null());
+    let others = others.map(|(field, value)| format!("{} {}", field.replace('_', " "), show(value)));
+    name.into_iter().chain(others).collect::<Vec<_>>().join("  ")
 }
 
 fn round(number: f64) -> String {
@@ -135,10 +152,18 @@ mod tests {
     }
 
     #[test]
+    fn cells_are_short() {
+        let rows = [json!({"id": "ab".repeat(32), "text": "word ".repeat(40)})];
+        let text = table(&[("ID", &["id"]), ("TEXT", &["text"])], &rows);
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.starts_with("ababababab  word") && line.ends_with("wo...") && line.len() < 90, "{line}");
+    }
+
+    #[test]
     fn fields_stand_below_each_other() {
         let value = json!({"node_id": "ab", "listen": ["a", "b"], "mesh": {"id": "cd", "name": "home"}, "backends": []});
         let Value::Object(value) = value else { unreachable!("it is an object") };
-        assert_eq!(fields(&value), "node id   ab\nlisten    a\n          b\nmesh      id cd  home\nbackends  -");
+        assert_eq!(fields(&value), "node id   ab\nlisten    a\n          b\nmesh      home  id cd\nbackends  -");
     }
 
     #[test]

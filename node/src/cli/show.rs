@@ -11,22 +11,21 @@ use crate::doctor::{self, Verdict};
 
 const NODE_COLUMNS: [Column; 8] = [
     ("NAME", &["name"]),
-    ("NODE", &["short_id", "node_id", "id"]),
+    ("NODE", &["node_id", "id"]),
     ("MODE", &["mode"]),
     ("HOPS", &["hops"]),
     ("STATE", &["state"]),
     ("RTT MS", &["rtt_ms"]),
     ("OFFERS", &["capabilities"]),
-    ("ADDRESS", &["address"]),
+    ("ADDRESSES", &["addresses"]),
 ];
 
-const CAPABILITY_COLUMNS: [Column; 8] = [
+const CAPABILITY_COLUMNS: [Column; 7] = [
     ("CAPABILITY", &["id"]),
     ("NODE", &["node"]),
     ("TYPE", &["type"]),
     ("HOPS", &["hops"]),
     ("LOAD", &["load"]),
-    ("COST", &["cost"]),
     ("STATE", &["state"]),
     ("DESCRIPTION", &["description"]),
 ];
