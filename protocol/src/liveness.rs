@@ -16,7 +16,11 @@ use crate::mesh::DeathCause;
 
 /// Evidence against every node that there is any against.
 #[derive(Clone, Debug, Default)]
-pub struct Suspicions(BTreeMap<Slot, Suspicion>);
+pub struct Suspicions {
+    nodes: BTreeMap<Slot, Suspicion>,
+    /// A deadline may have come nearer since it was last asked for.
+    changed: bool,
+}
 
 /// Evidence against one node; times are monotonic milliseconds.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +47,8 @@ impl Suspicion {
 impl Suspicions {
     /// Our own link to the node went silent or broke.
     pub fn silent(&mut self, slot: Slot, now_ms: u64) {
-        self.0.entry(slot).or_default().silent_since.get_or_insert(now_ms);
+        self.changed = true;
+        self.nodes.entry(slot).or_default().silent_since.get_or_insert(now_ms);
     }
 
     /// Our own link to the node is alive: silence and what others say are refuted.
@@ -68,21 +73,24 @@ impl Suspicions {
                 }
             });
         } else {
-            self.0.entry(slot).or_default().unreachable_since.get_or_insert(now_ms);
+            let suspicion = self.nodes.entry(slot).or_default();
+            self.changed |= suspicion.unreachable_since.is_none();
+            suspicion.unreachable_since.get_or_insert(now_ms);
         }
     }
 
     /// A linked peer says that it hears nothing of the node.
     pub fn accused(&mut self, slot: Slot, by: NodeId, now_ms: u64) {
-        let suspicion = self.0.entry(slot).or_default();
+        let suspicion = self.nodes.entry(slot).or_default();
         if suspicion.accusers.len() < ACCUSERS_MAX {
             suspicion.accusers.entry(by).or_insert(now_ms);
+            self.changed = true;
         }
     }
 
     /// Whether the accused may be told (again) now; counts as told.
     pub fn may_tell(&mut self, slot: Slot, now_ms: u64) -> bool {
-        let Some(suspicion) = self.0.get_mut(&slot) else { return false };
+        let Some(suspicion) = self.nodes.get_mut(&slot) else { return false };
         let may = suspicion.told_at.is_none_or(|told| now_ms >= told + ACCUSATION_INTERVAL_MS);
         if may {
             suspicion.told_at = Some(now_ms);
@@ -93,12 +101,12 @@ impl Suspicions {
     /// Nodes that we ourselves hear nothing of although others say there is a path: they are to be told.
     pub fn to_accuse(&self) -> Vec<Slot> {
         let contested = |suspicion: &Suspicion| suspicion.silent_since.is_some() && suspicion.unreachable_since.is_none();
-        self.0.iter().filter(|(_, suspicion)| contested(suspicion)).map(|(slot, _)| *slot).collect()
+        self.nodes.iter().filter(|(_, suspicion)| contested(suspicion)).map(|(slot, _)| *slot).collect()
     }
 
     /// The standing that the evidence amounts to. `neighbours` are the short ids that the node's own record names, `me` is ours.
     pub fn standing(&self, slot: Slot, neighbours: &[u64], me: u64, now_ms: u64) -> Standing {
-        let Some(suspicion) = self.0.get(&slot) else { return Standing::Alive };
+        let Some(suspicion) = self.nodes.get(&slot) else { return Standing::Alive };
         let lasted = |since: Option<u64>| since.is_some_and(|since| now_ms >= since + DEATH_AFTER_MS);
         if lasted(suspicion.unreachable_since) {
             Standing::Dead(DeathCause::Unreachable)
@@ -113,27 +121,33 @@ impl Suspicions {
         }
     }
 
+    /// Whether [`Suspicions::next_ms`] is worth asking again: it looks at every suspicion.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     /// When a standing may next change, or an accusation is to be repeated.
     pub fn next_ms(&self, now_ms: u64) -> Option<u64> {
-        let deaths = self.0.values().flat_map(Suspicion::deadlines).filter(|at| *at > now_ms).min();
+        let deaths = self.nodes.values().flat_map(Suspicion::deadlines).filter(|at| *at > now_ms).min();
         let repeat = (!self.to_accuse().is_empty()).then_some(now_ms + ACCUSATION_INTERVAL_MS);
         deaths.into_iter().chain(repeat).min()
     }
 
     /// Every node that there is evidence against.
     pub fn slots(&self) -> Vec<Slot> {
-        self.0.keys().copied().collect()
+        self.nodes.keys().copied().collect()
     }
 
     pub fn forget(&mut self, slot: Slot) {
-        self.0.remove(&slot);
+        self.nodes.remove(&slot);
     }
 
     fn amend(&mut self, slot: Slot, change: impl FnOnce(&mut Suspicion)) {
-        let Some(suspicion) = self.0.get_mut(&slot) else { return };
+        let Some(suspicion) = self.nodes.get_mut(&slot) else { return };
+        self.changed = true;
         change(suspicion);
         if suspicion.is_over() {
-            self.0.remove(&slot);
+            self.nodes.remove(&slot);
         }
     }
 }

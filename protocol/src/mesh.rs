@@ -201,8 +201,8 @@ impl Mesh {
             self.distance_changed(slot, now);
         }
         self.timers.put(Timer::Holds, self.distances.release_at_ms());
-        if let Some(at_ms) = self.suspicions.next_ms(now.mono_ms) {
-            self.timers.sooner(Timer::Verdicts, at_ms);
+        if self.suspicions.take_changed() {
+            self.arm_verdicts(now);
         }
         let dial_at = self.dialler.next_ms(self.links.len()).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
         self.timers.put(Timer::Dial, dial_at);

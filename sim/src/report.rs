@@ -14,8 +14,8 @@ pub struct Report {
     /// Frames and bytes until then, in all.
     pub forming_frames: u64,
     pub forming_bytes: u64,
-    /// Frames' bytes in a quiet stretch.
-    pub bytes_per_node_s: f64,
+    /// Frames' bytes in a quiet stretch, loads and probes included; `null` where there was none.
+    pub bytes_per_node_s: Option<f64>,
     pub dead_removed_ms: Percentiles,
     pub heal_ms: Percentiles,
     pub hop_exact: bool,
@@ -52,7 +52,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "formed            {} ms, {} frames, {} bytes", self.formed_ms, self.forming_frames, self.forming_bytes)?;
-        writeln!(f, "quiet             {:.0} bytes/s per node", self.bytes_per_node_s)?;
+        if let Some(bytes) = self.bytes_per_node_s {
+            writeln!(f, "quiet             {bytes:.0} bytes/s per node")?;
+        }
         writeln!(f, "dead removed      {} ms", self.dead_removed_ms)?;
         writeln!(f, "healed            {} ms", self.heal_ms)?;
         writeln!(f, "hops exact        {}", self.hop_exact)?;

@@ -81,7 +81,8 @@ fn home(report: &mut Report) {
     let mut world = form(Topology::Full, report);
     let bytes = world.network.bytes;
     world.run_for(QUIET_MS);
-    report.bytes_per_node_s = (world.network.bytes - bytes) as f64 * 1_000.0 / QUIET_MS as f64 / report.nodes as f64;
+    let quiet_bytes = (world.network.bytes - bytes) as f64;
+    report.bytes_per_node_s = Some(quiet_bytes * 1_000.0 / QUIET_MS as f64 / report.nodes as f64);
     let killed = kill_one(&mut world, report);
     world.restart(killed);
     let back_ms = settle(&mut world, "after a restart", report);

@@ -91,6 +91,13 @@ impl Mesh {
         for slot in self.suspicions.slots() {
             self.judge(slot, now);
         }
+        self.arm_verdicts(now);
+    }
+
+    pub(super) fn arm_verdicts(&mut self, now: Now) {
+        if let Some(at_ms) = self.suspicions.next_ms(now.mono_ms) {
+            self.timers.sooner(Timer::Verdicts, at_ms);
+        }
     }
 
     pub(super) fn distance_changed(&mut self, slot: Slot, now: Now) {
