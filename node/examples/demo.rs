@@ -77,7 +77,12 @@ async fn form_mesh(nodes: &[Node]) -> Result<()> {
         println!("{}$ atmo join {:.16}…", joiner.name, code);
     }
     eventually("earth knows all three nodes", async || Ok(listed_nodes(earth).await? == 3)).await?;
-    eventually("earth knows both models", async || Ok(count(&earth.json(&["capabilities"]).await?)? >= 2)).await?;
+    eventually("earth has both models one hop away", async || {
+        let listed = earth.json(&["capabilities"]).await?;
+        let near = listed.as_array().context("a list was printed")?.iter().filter(|entry| entry["hops"] == 1).count();
+        Ok(near == 2)
+    })
+    .await?;
     earth.type_in(&["nodes"]).await?;
     earth.type_in(&["capabilities"]).await
 }
@@ -234,8 +239,8 @@ impl Node {
         let quoted: Vec<String> =
             arguments.iter().map(|word| if word.contains(' ') { format!("{word:?}") } else { (*word).to_owned() }).collect();
         println!("{}$ atmo {}", self.name, quoted.join(" "));
-        let printed = self.run(arguments).await?;
-        for line in printed.lines() {
+        let (printed, aside) = self.run(arguments).await?;
+        for line in printed.lines().chain(aside.lines()) {
             println!("  {line}");
         }
         Ok(())
@@ -243,15 +248,16 @@ impl Node {
 
     async fn json(&self, arguments: &[&str]) -> Result<Value> {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
-        let printed = self.run(&arguments).await?;
+        let (printed, _) = self.run(&arguments).await?;
         serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
     }
 
-    async fn run(&self, arguments: &[&str]) -> Result<String> {
+    /// What it printed, and what it said beside that.
+    async fn run(&self, arguments: &[&str]) -> Result<(String, String)> {
         let output = command(&self.binary, &self.home).args(arguments).output().await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "atmo {} on {}: {}\n{errors}", arguments.join(" "), self.name, output.status);
-        Ok(String::from_utf8(output.stdout)?)
+        let aside = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "atmo {} on {}: {}\n{aside}", arguments.join(" "), self.name, output.status);
+        Ok((String::from_utf8(output.stdout)?, aside))
     }
 
     async fn kill(mut self) -> Result<()> {

@@ -28,9 +28,9 @@ use crate::provider::Provider;
 use crate::store::Store;
 
 /// Every backend is asked this often what it offers; a new model or a dead engine is noticed within it.
-const DESCRIBE_INTERVAL: Duration = Duration::from_secs(3);
+const DESCRIBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Loopback is searched every so many rounds.
-const DISCOVER_EVERY: u32 = 3;
+const DISCOVER_EVERY: u32 = 5;
 /// A found backend that could not be reached this many times in a row is forgotten, until it is found again.
 const FORGET_AFTER: u32 = 20;
 /// No backend may hold up the others for longer.

@@ -3,16 +3,18 @@
 //! A page of another origin is refused by its `Origin`; a page that points its own host name at 127.0.0.1 (DNS rebinding) by the `Host`
 //! it asks for. Programs send no `Origin` and a loopback `Host`, and notice nothing.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures::StreamExt as _;
-use tokio::sync::Semaphore;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::errors::ApiError;
 
@@ -33,7 +35,30 @@ fn check_request(request: &Request) -> Result<(), String> {
 /// Lets a bounded number of requests in; a place is held until the last byte of the answer is out.
 pub async fn bounded(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(place) = places.try_acquire_owned() else { return ApiError::too_many().into_response() };
-    next.run(request).await.map(|body| Body::from_stream(body.into_data_stream().inspect(move |_| _ = &place)))
+    next.run(request).await.map(|body| Body::new(Holding { body, _place: place }))
+}
+
+/// A body that holds a place for as long as it is being sent.
+struct Holding {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Holding {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn check(host: Option<&str>, origin: Option<&str>) -> Result<(), String> {
