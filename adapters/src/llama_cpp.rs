@@ -38,6 +38,7 @@ use chat::{Asked, Unfit};
 use engine::EngineSettings;
 use frames::{Job, Prompt};
 use gguf::Gguf;
+use model_file::HeaderCache;
 pub use model_file::{GgufModel, ModelSource};
 use supervisor::{COMMANDS_MAX, Command, Event, Status, Supervisor};
 pub use template::TemplateChoice;
@@ -132,6 +133,7 @@ impl LlamaCppConfig {
 pub struct LlamaCpp {
     config: Arc<LlamaCppConfig>,
     slug: Slug,
+    headers: Arc<HeaderCache>,
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
     next_id: AtomicU64,
@@ -145,7 +147,7 @@ impl LlamaCpp {
         let (publish, status) = watch::channel(Status::default());
         tokio::spawn(Supervisor::new(config.clone(), config.engine_settings(), received, publish).run());
         let slug = Slug::from_name(&config.display_name());
-        Self { config, slug, commands, status, next_id: AtomicU64::new(1) }
+        Self { config, slug, headers: Arc::default(), commands, status, next_id: AtomicU64::new(1) }
     }
 
     /// The worker's process, while there is one.
@@ -155,11 +157,8 @@ impl LlamaCpp {
 
     /// The offer, read from the model's header.
     async fn offer(&self) -> Result<Offer, BackendError> {
-        let model = self.config.model.clone();
-        let reading = tokio::task::spawn_blocking(move || match model {
-            ModelSource::BuiltIn => Gguf::read(std::io::Cursor::new(model_file::BUILT_IN), model_file::BUILT_IN.len() as u64),
-            ModelSource::File(model) => Gguf::read_file(&model.path),
-        });
+        let (model, headers) = (self.config.model.clone(), self.headers.clone());
+        let reading = tokio::task::spawn_blocking(move || headers.read(&model));
         let gguf = reading.await.map_err(|_| self.failed("reading the model file failed"))?;
         let gguf = gguf.map_err(|error| self.failed(error.to_string()))?;
         let listed = listed(&self.config, &gguf);

@@ -63,11 +63,43 @@ struct FileState {
     modified: Option<SystemTime>,
 }
 
+impl FileState {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+/// Remembers a file's header, which holds the whole vocabulary and is asked for every few seconds.
+#[derive(Debug, Default)]
+pub struct HeaderCache {
+    known: Mutex<Option<(FileState, Gguf)>>,
+}
+
+impl HeaderCache {
+    /// The header, read again only if the file changed. Blocking.
+    pub fn read(&self, model: &ModelSource) -> Result<Gguf, GgufError> {
+        let mut known = self.known.lock().expect("nothing panics while it holds the header");
+        let state = match model {
+            ModelSource::BuiltIn => FileState { bytes: BUILT_IN.len() as u64, modified: None },
+            ModelSource::File(model) => FileState::of(&model.path)?,
+        };
+        if let Some((_, gguf)) = known.as_ref().filter(|(read, _)| *read == state) {
+            return Ok(gguf.clone());
+        }
+        let gguf = match model {
+            ModelSource::BuiltIn => Gguf::read(std::io::Cursor::new(BUILT_IN), state.bytes)?,
+            ModelSource::File(model) => Gguf::read_file(&model.path)?,
+        };
+        *known = Some((state, gguf.clone()));
+        Ok(gguf)
+    }
+}
+
 impl Verifier {
     /// Checks the file unless nothing about it changed since it was found good. Blocking.
     pub fn verify(&self, model: &GgufModel) -> Result<(), ModelFileError> {
-        let metadata = std::fs::metadata(&model.path)?;
-        let state = FileState { bytes: metadata.len(), modified: metadata.modified().ok() };
+        let state = FileState::of(&model.path)?;
         if self.good.lock().expect("nothing panics while it holds the state").as_ref() == Some(&state) {
             return Ok(());
         }
