@@ -12,7 +12,7 @@ const TINY_MODEL: &[u8] = include_bytes!("../adapters/assets/tiny-llm/atmo-tiny-
 
 async fn built_in() -> (Node, String) {
     let node = Setup::new("node").built_in().start().await;
-    let model = eventually(PATIENCE, "the built-in model is listed", async || node.models().await.pop()).await;
+    let model = mesh::any_model(&node).await;
     (node, model)
 }
 
@@ -73,7 +73,7 @@ async fn with_model_file(bytes: &[u8]) -> (Node, tempfile::TempDir) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_file_of_the_users_own_is_offered() {
     let (node, _folder) = with_model_file(TINY_MODEL).await;
-    let model = eventually(PATIENCE, "the model is listed", async || node.models().await.pop()).await;
+    let model = mesh::any_model(&node).await;
     assert_eq!(model, "own-model");
     assert_eq!(node.chat(&model, false).await.status(), 200);
 }
@@ -106,9 +106,15 @@ async fn a_model_file_that_changed_since_is_not_loaded() {
     changed[last] ^= 1;
     std::fs::write(folder.path().join("own-model.gguf"), changed).expect("the temporary folder can be written");
     let node = node.restart().await;
-    until(PATIENCE, "the status says that the file changed", async || {
-        node.json(&["status"]).await.to_string().contains("changed")
+    let refusal = eventually(PATIENCE, "a request is refused", async || {
+        let answer = node.chat("own-model", false).await;
+        // Until the model is offered, the node does not know it.
+        if answer.status() == 404 { None } else { Some(answer) }
     })
     .await;
-    assert!(!node.chat("own-model", false).await.status().is_success());
+    assert!(!refusal.status().is_success(), "{}", refusal.status());
+    let error = refusal.text().await.expect("the answer arrives");
+    assert!(error.contains("changed"), "{error}");
+    let status = node.json(&["status"]).await.to_string();
+    assert!(status.contains("changed"), "{status}");
 }

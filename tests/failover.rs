@@ -94,7 +94,7 @@ async fn in_a_mesh_of_two_a_killed_provider_leaves_the_routes_too() {
     mesh::offers(&visitor, "twin").await;
     provider.kill().await;
     mesh::knows_within(GONE_WITHIN, &visitor, &[&visitor]).await;
-    assert_eq!(visitor.models().await, Vec::<String>::new());
+    until(GONE_WITHIN, "its model is no longer listed", async || visitor.models().await.is_empty()).await;
     assert_eq!(visitor.chat("twin", false).await.status(), 404);
     let all = visitor.json(&["nodes", "--all"]).await;
     assert!(all.to_string().contains(provider.id()), "{all}");

@@ -70,7 +70,8 @@ async fn down_ends_the_node_and_then_says_that_there_is_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_leaves_no_worker_behind() {
     let mut node = Setup::new("node").built_in().start().await;
-    assert_eq!(node.atmo(&["intent", "Hello"]).await.code, Some(0));
+    let model = mesh::any_model(&node).await;
+    assert_eq!(node.chat(&model, false).await.status(), 200);
     let workers = processes::children(node.process_id());
     assert!(!workers.is_empty(), "the built-in model runs in a process of its own");
     node.kill().await;

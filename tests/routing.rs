@@ -74,6 +74,7 @@ async fn local_only_and_a_named_model_are_obeyed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_fits_is_exit_code_three() {
     let node = Setup::new("node").built_in().start().await;
+    mesh::any_model(&node).await;
     let lights = node.atmo(&["intent", "turn on the living room lights", "--json"]).await;
     assert_eq!(lights.code, Some(3), "{lights}");
     assert_eq!(lights.printed()["route"], Value::Null);

@@ -68,6 +68,12 @@ fn mentions(entry: &Value, model: &str) -> bool {
     entry.to_string().contains(model)
 }
 
+/// Waits until a node's endpoint lists any model, and says which.
+pub async fn any_model(node: &Node) -> String {
+    let what = format!("{} lists a model", node.name());
+    eventually(PATIENCE, &what, async || node.models().await.pop()).await
+}
+
 /// Waits until a node's endpoint lists a model.
 pub async fn offers(node: &Node, model: &str) {
     let what = format!("{} lists the model {model}", node.name());
