@@ -9,7 +9,7 @@ BUILD := $(CARGO) build --release --locked
 VENV := $(abspath $(TARGET))/python-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci install uninstall bench sim clean prerequisites test-prerequisites
+.PHONY: help build demo test lint ci install uninstall bench measure sim clean prerequisites test-prerequisites
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ uninstall: ## remove what `make install` installed
 
 bench: prerequisites ## measure
 	$(CARGO) bench --locked --workspace
+
+measure: build ## the figures of the README, from real processes
+	$(BUILD) --package atmo --example measure
+	$(TARGET)/release/examples/measure $(TARGET)/release/atmo
 
 sim: build ## a seeded world of virtual nodes (ARGS= goes to atmo-sim)
 	$(TARGET)/release/atmo-sim $(ARGS)

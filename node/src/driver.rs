@@ -30,6 +30,7 @@ use crate::admission::Gate;
 use crate::peer::{node_id, peer_id};
 use crate::provider::Provider;
 use crate::serve::Server;
+use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::swarm::streams::{Accepted, DATA, Opener};
 use crate::swarm::{Behaviour, BehaviourEvent};
@@ -86,6 +87,8 @@ pub struct Parts {
     pub accepted: mpsc::Receiver<Accepted>,
     /// Nodes to dial first: introducers of a join code, the address book.
     pub found: Vec<(NodeId, Vec<String>)>,
+    /// What ends the node when it must not go on.
+    pub shutdown: Shutdown,
     /// False in standalone mode: the network is not touched.
     pub may_dial: bool,
 }
@@ -240,8 +243,8 @@ impl Driver {
             Event::NodeAlive { node } => tracing::info!(node = node.short(), "node is here"),
             Event::NodeSuspected { node } => tracing::info!(node = node.short(), "node is suspected"),
             Event::NodeDead { node, why } => tracing::info!(node = node.short(), %why, "node is gone"),
-            Event::SecondHolderOfKey => tracing::error!(
-                "another running node uses this node's key: stop one of them; a copied data folder needs its `node.key` removed"
+            Event::SecondHolderOfKey => self.parts.shutdown.fail(
+                "another running node uses this node's key, so both stop: a copied data folder needs its `node.key` removed before it is used",
             ),
             Event::Blamed { peer, why } => tracing::warn!(peer = peer.short(), %why, "peer misbehaved"),
             Event::ClockDoubt { jump_ms } => tracing::warn!(jump_ms, "the clock jumped, or this machine slept"),

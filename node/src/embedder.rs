@@ -46,7 +46,7 @@ impl EmbedderSlot {
     /// `atmo status` says so.
     pub async fn embed_one(self: &Arc<Self>, text: &str) -> Option<Arc<[f32]>> {
         let (slot, text) = (Arc::clone(self), text.to_owned());
-        let work = move || slot.get()?.embed(&[&text]).map(|mut vectors| vectors.pop().unwrap_or_default());
+        let work = move || slot.get_for_request()?.embed(&[&text]).map(|mut vectors| vectors.pop().unwrap_or_default());
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(vector)) => Some(vector.into()),
             Ok(Err(error)) => self.report(error),
@@ -57,7 +57,12 @@ impl EmbedderSlot {
     /// `bodies` as they are announced, with vectors from disk for texts that were embedded before.
     pub async fn embed_bodies(self: &Arc<Self>, bodies: Vec<CapabilityBody>) -> Result<Vec<CapabilityBody>, EmbedError> {
         let slot = Arc::clone(self);
-        let work = move || bodies.into_iter().map(|body| embedded(body, &Recalling(&slot))).collect();
+        let work = move || {
+            let bodies = bodies.into_iter().map(|body| embedded(body, &Recalling(&slot))).collect();
+            // At start nobody has asked for anything yet: a node that only announces itself stays small.
+            slot.let_go(|used| used.is_none());
+            bodies
+        };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(EmbedError::Run(panic.to_string())))
     }
 
@@ -75,27 +80,35 @@ impl EmbedderSlot {
     pub async fn let_go_when_idle(self: Arc<Self>, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(IDLE / 4);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            let mut loaded = lock(&self.loaded);
-            let idle = loaded.used.is_none_or(|used| used.elapsed() >= IDLE);
-            let in_use = loaded.embedder.as_ref().is_some_and(|embedder| Arc::strong_count(embedder) > 1);
-            if idle && !in_use && loaded.embedder.take().is_some() {
-                drop(loaded);
-                crate::platform::release_unused_memory();
-                crate::platform::release_static_range(rten::model_bytes());
-                tracing::debug!("the idle embedder was let go");
-            }
+            self.let_go(|used| used.is_none_or(|used| used.elapsed() >= IDLE));
+        }
+    }
+
+    /// Drops the model and gives its memory back, if nobody is using it and `idle` says so of the last request for it.
+    fn let_go(&self, idle: impl FnOnce(Option<Instant>) -> bool) {
+        let mut loaded = lock(&self.loaded);
+        let in_use = loaded.embedder.as_ref().is_some_and(|embedder| Arc::strong_count(embedder) > 1);
+        if !in_use && idle(loaded.used) && loaded.embedder.take().is_some() {
+            drop(loaded);
+            crate::platform::release_unused_memory();
+            crate::platform::release_static_range(rten::model_bytes());
+            tracing::debug!("the idle embedder was let go");
         }
     }
 
     fn get(&self) -> Result<Arc<RtenEmbedder>, EmbedError> {
         let mut loaded = lock(&self.loaded);
-        loaded.used = Some(Instant::now());
         if loaded.embedder.is_none() {
             loaded.embedder = Some(Arc::new(RtenEmbedder::load()?));
         }
         let embedder = loaded.embedder.clone().expect("it was loaded one line above, under the lock");
         loaded.failure = None;
         Ok(embedder)
+    }
+
+    fn get_for_request(&self) -> Result<Arc<RtenEmbedder>, EmbedError> {
+        lock(&self.loaded).used = Some(Instant::now());
+        self.get()
     }
 
     fn embed_or_recall(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {

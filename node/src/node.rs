@@ -102,7 +102,7 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
     node.executor.provider.drain();
     tasks.finish(&shutdown).await;
     node.backends.shut_down().await;
-    Ok(())
+    shutdown.failure().map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }
 
 /// What runs, in the order in which it ends.
@@ -177,6 +177,7 @@ impl Start {
             opener,
             accepted,
             found: mesh_change::known_nodes(&store, &current),
+            shutdown: shutdown.clone(),
             may_dial: online,
         });
         let backends = Arc::new(Backends::new(&config, api_address.port(), Arc::clone(&store)));

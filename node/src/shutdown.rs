@@ -1,6 +1,7 @@
 //! How a node ends: the first signal or `atmo down` drains, the second ends at once.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
@@ -11,6 +12,7 @@ use crate::platform::EndSignals;
 pub struct Shutdown {
     drain: CancellationToken,
     at_once: CancellationToken,
+    failure: Arc<OnceLock<&'static str>>,
 }
 
 impl Shutdown {
@@ -21,6 +23,17 @@ impl Shutdown {
     /// Takes no new work, finishes what runs.
     pub fn drain(&self) {
         self.drain.cancel();
+    }
+
+    /// Ends the node because it must not go on; the process exits with this reason. The first one counts.
+    pub fn fail(&self, why: &'static str) {
+        tracing::error!(why, "stopping");
+        _ = self.failure.set(why);
+        self.drain();
+    }
+
+    pub fn failure(&self) -> Option<&'static str> {
+        self.failure.get().copied()
     }
 
     /// Drops what runs.

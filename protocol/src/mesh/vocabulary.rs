@@ -179,7 +179,7 @@ pub enum DeathCause {
     Unreachable,
     #[error("most of its neighbours say so")]
     Accused,
-    #[error("its lease ran out")]
+    #[error("it said goodbye, or its lease ran out")]
     LeaseExpired,
 }
 
