@@ -115,6 +115,5 @@ async fn a_model_file_that_changed_since_is_not_loaded() {
     assert!(!refusal.status().is_success(), "{}", refusal.status());
     let error = refusal.text().await.expect("the answer arrives");
     assert!(error.contains("changed"), "{error}");
-    let status = node.json(&["status"]).await.to_string();
-    assert!(status.contains("changed"), "{status}");
+    until(PATIENCE, "the status says so", async || node.json(&["status"]).await.to_string().contains("changed")).await;
 }
