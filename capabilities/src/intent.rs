@@ -70,3 +70,10 @@ pub struct Constraints {
     /// (key, value) pairs that the node's labels must hold.
     pub labels: Vec<(String, String)>,
 }
+
+impl Constraints {
+    /// Whether anything is asked of *where* or *who*, beyond what it is.
+    pub fn restrict_places(&self) -> bool {
+        self.local_only || self.node.is_some() || !self.exclude.is_empty() || self.require_free || !self.labels.is_empty()
+    }
+}

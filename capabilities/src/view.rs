@@ -15,7 +15,8 @@ use crate::capability::Capability;
 use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::ExactIndex;
-use crate::score::fit;
+use crate::route::Experience;
+use crate::score::{Factors, fit};
 
 /// One capability of one node: what does not change from second to second.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,6 +39,9 @@ impl Routable {
         format!("{}/{}", self.node_name, self.id.slug)
     }
 }
+
+/// From this many hops on there is no path.
+pub const UNREACHABLE_HOPS: u8 = 32;
 
 /// How a capability is doing: what does change from second to second.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -72,8 +76,8 @@ pub struct Roster {
     bodies: Box<[Arc<Capability>]>,
     /// For each body, what every decision asks of it.
     traits: Box<[Traits]>,
-    /// How many kinds of thing there are.
-    groups: usize,
+    /// The exemplar sets of each kind of thing that is offered.
+    groups: Box<[Vec<SetId>]>,
     by_name: BTreeMap<String, Vec<u32>>,
     index: ExactIndex,
     space: Arc<EmbeddingSpace>,
@@ -118,6 +122,26 @@ pub struct RoutingView {
     pub me: NodeId,
     roster: Arc<Roster>,
     conditions: Arc<[Condition]>,
+    /// For each entry, what every decision would make of its condition.
+    fitness: Arc<[Fitness]>,
+}
+
+/// The factors that no request changes, worked out once per view and not once per decision.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Fitness {
+    /// Alive, or at least not dead, and with a path to it.
+    pub reachable: bool,
+    /// The product of distance, load, cost, quality and reliability, without our own experience.
+    pub product: f32,
+}
+
+impl Fitness {
+    fn of(routable: &Routable, condition: &Condition, traits: &Traits) -> Self {
+        Self {
+            reachable: condition.standing != Standing::Dead && condition.hops < UNREACHABLE_HOPS,
+            product: Factors::of(routable, condition, traits, &Experience::default()).product(),
+        }
+    }
 }
 
 impl Roster {
@@ -128,13 +152,8 @@ impl Roster {
         let (bodies, body_of) = distinct_bodies(&entries);
         let mut index = ExactIndex::default();
         bodies.iter().for_each(|body| index.push(&body.vectors));
-        let mut groups: BTreeMap<&[SetId], u32> = BTreeMap::new();
-        let mut traits = Vec::with_capacity(bodies.len());
-        for body in &bodies {
-            let next = groups.len() as u32;
-            traits.push(Traits::of(body, *groups.entry(&body.sets).or_insert(next)));
-        }
-        let (traits, groups) = (traits.into(), groups.len());
+        let (groups, group_of) = groups_of(&bodies);
+        let traits = bodies.iter().zip(group_of).map(|(body, group)| Traits::of(body, group)).collect();
         Self { by_name: names_of(&entries), index, body_of, traits, groups, bodies, entries, space }
     }
 
@@ -169,8 +188,8 @@ impl Roster {
         &self.traits
     }
 
-    pub(crate) fn groups(&self) -> usize {
-        self.groups
+    pub(crate) fn groups(&self) -> &[Vec<SetId>] {
+        &self.groups
     }
 
     /// The bodies' own vectors, one group for each body in order.
@@ -199,6 +218,18 @@ fn distinct_bodies(entries: &[Routable]) -> (Box<[Arc<Capability>]>, Box<[u32]>)
     (bodies.into(), body_of)
 }
 
+/// The distinct lists of exemplar sets in order of first appearance, and for each body the number of its list.
+fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Vec<u32>) {
+    let mut numbers: BTreeMap<&[SetId], u32> = BTreeMap::new();
+    let mut groups = Vec::new();
+    let mut number = |sets: &[SetId]| {
+        groups.push(sets.to_vec());
+        groups.len() as u32 - 1
+    };
+    let group_of = bodies.iter().map(|body| *numbers.entry(&body.sets).or_insert_with(|| number(&body.sets))).collect();
+    (groups.into(), group_of)
+}
+
 fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
     let mut names: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for (position, entry) in entries.iter().enumerate() {
@@ -210,8 +241,12 @@ fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
 impl RoutingView {
     /// A view of `roster` under the conditions that `of` gives for each entry.
     pub fn new(me: NodeId, roster: Arc<Roster>, of: impl FnMut(&Routable) -> Condition) -> Self {
-        let conditions = roster.entries.iter().map(of).collect();
-        Self { me, roster, conditions }
+        let conditions: Arc<[Condition]> = roster.entries.iter().map(of).collect();
+        let entries = roster.entries.iter().zip(conditions.iter()).zip(&roster.body_of);
+        let fitness = entries
+            .map(|((routable, condition), body)| Fitness::of(routable, condition, &roster.traits[*body as usize]))
+            .collect();
+        Self { me, roster, conditions, fitness }
     }
 
     /// A view of nothing.
@@ -236,6 +271,10 @@ impl RoutingView {
     /// One for each entry, in the same order.
     pub fn conditions(&self) -> &[Condition] {
         &self.conditions
+    }
+
+    pub(crate) fn fitness(&self) -> &[Fitness] {
+        &self.fitness
     }
 
     pub fn get(&self, id: &CapabilityId) -> Option<(&Routable, &Condition)> {

@@ -20,6 +20,14 @@ pub struct Evidence {
     pub count: f32,
 }
 
+impl std::ops::Add for Evidence {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { sum: self.sum + other.sum, count: self.count + other.count }
+    }
+}
+
 impl ExactIndex {
     /// Adds a group behind the others.
     pub fn push(&mut self, vectors: &[UnitVector]) {
@@ -33,12 +41,14 @@ impl ExactIndex {
 
     /// For each group in order, the sum of what `weigh` makes of the similarities of its vectors.
     pub fn scan(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
-        let similarities = self.rows.similarities(query);
-        let mut rest = similarities.as_slice();
+        let mut weights = self.rows.similarities(query);
+        // All at once and not group by group: this loop is vectorised.
+        weights.iter_mut().for_each(|weight| *weight = weigh(*weight));
+        let mut rest = weights.as_slice();
         let sum = |count: &usize| {
             let (group, others) = rest.split_at(*count);
             rest = others;
-            Evidence { sum: group.iter().map(|similarity| weigh(*similarity)).sum(), count: *count as f32 }
+            Evidence { sum: group.iter().sum(), count: *count as f32 }
         };
         self.counts.iter().map(sum).collect()
     }

@@ -7,8 +7,10 @@ use crate::embed::{EmbeddingSpace, UnitVector};
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     values: Vec<i8>,
-    /// For each row: its scale, and one over its length seen from the middle of the space.
-    scales: Vec<(f32, f32)>,
+    /// For each row, its scale.
+    scales: Vec<f32>,
+    /// For each row, one over its length seen from the middle of the space.
+    inverses: Vec<f32>,
 }
 
 /// A question to [`Rows`]: a centred unit vector in int16.
@@ -34,7 +36,8 @@ impl Query {
 impl Rows {
     pub fn push(&mut self, vector: &UnitVector) {
         self.values.extend_from_slice(&vector.values);
-        self.scales.push((vector.scale, 1.0 / vector.centred_norm));
+        self.scales.push(vector.scale);
+        self.inverses.push(1.0 / vector.centred_norm);
     }
 
     pub fn len(&self) -> usize {
@@ -49,8 +52,7 @@ impl Rows {
     pub fn similarities(&self, query: &Query) -> Vec<f32> {
         let mut sums = Vec::with_capacity(self.len());
         dots(&query.values, &self.values, &mut sums);
-        let similarity =
-            |(sum, (scale, inverse)): (i32, &(f32, f32))| (sum as f32 * (query.scale * scale) - query.mean_dot) * inverse;
-        sums.into_iter().zip(&self.scales).map(similarity).collect()
+        let rows = sums.into_iter().zip(&self.scales).zip(&self.inverses);
+        rows.map(|((sum, scale), inverse)| (sum as f32 * (query.scale * scale) - query.mean_dot) * inverse).collect()
     }
 }

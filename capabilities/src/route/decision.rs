@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use crate::score::Factors;
 
 /// Most candidates that a decision lists; more than anyone tries or reads.
-pub const CANDIDATES_MAX: usize = 32;
+pub const CANDIDATES_MAX: usize = 16;
 /// Most exclusions that a decision lists with their reasons.
 pub const EXCLUDED_MAX: usize = 64;
 /// Most names offered when a name is unknown or ambiguous.

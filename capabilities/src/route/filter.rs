@@ -4,11 +4,8 @@ use std::fmt;
 
 use super::feedback::{Breaker, Experience};
 use crate::intent::{Constraints, Intent, ModelChoice, Operation};
-use crate::view::{Condition, Routable, Standing, Traits};
+use crate::view::{Condition, Routable, Standing, Traits, UNREACHABLE_HOPS};
 use atmo_protocol::NodeId;
-
-/// From this many hops on there is no path.
-pub const UNREACHABLE_HOPS: u8 = 32;
 
 /// The first hard constraint that an entry fails.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,7 +60,7 @@ pub(super) struct Entry<'a> {
 
 /// Why `entry` may not answer `intent`, if so.
 pub(super) fn exclusion(entry: Entry<'_>, intent: &Intent, me: NodeId) -> Option<Exclusion> {
-    reachability(entry).or_else(|| place(entry.routable, &intent.constraints, me)).or_else(|| ability(entry, intent))
+    reachability(entry).or_else(|| place(entry.routable, &intent.constraints, me)).or_else(|| ability(entry.traits, intent))
 }
 
 fn reachability(entry: Entry<'_>) -> Option<Exclusion> {
@@ -107,17 +104,23 @@ fn is_free(routable: &Routable) -> bool {
     routable.cost.prompt_micros_per_1k == 0 && routable.cost.completion_micros_per_1k == 0
 }
 
+/// Whether `intent` asks for anything that not everybody can do.
+pub(super) fn asks_ability(intent: &Intent) -> bool {
+    let asked = &intent.constraints;
+    intent.operation != Operation::Any || asked.tools || asked.vision || asked.context_tokens.is_some()
+}
+
 /// What is not said counts as "no" for a choice by meaning; a model that was named is believed to be known to who named it.
-fn ability(entry: Entry<'_>, intent: &Intent) -> Option<Exclusion> {
+fn ability(traits: &Traits, intent: &Intent) -> Option<Exclusion> {
     let named = matches!(intent.model, ModelChoice::Named(_));
     let can = |said: Option<bool>| said.unwrap_or(named);
     let needed = intent.constraints.context_tokens.unwrap_or(0);
-    let tokens = entry.traits.context_length.unwrap_or(u32::MAX);
+    let tokens = traits.context_length.unwrap_or(u32::MAX);
     match intent.operation {
-        Operation::Chat | Operation::Complete if !entry.traits.can_chat => Some(Exclusion::CannotChat),
-        Operation::Embed if !entry.traits.can_embed => Some(Exclusion::CannotEmbed),
-        _ if intent.constraints.tools && !can(entry.traits.tools) => Some(Exclusion::NoTools),
-        _ if intent.constraints.vision && !can(entry.traits.vision) => Some(Exclusion::NoVision),
+        Operation::Chat | Operation::Complete if !traits.can_chat => Some(Exclusion::CannotChat),
+        Operation::Embed if !traits.can_embed => Some(Exclusion::CannotEmbed),
+        _ if intent.constraints.tools && !can(traits.tools) => Some(Exclusion::NoTools),
+        _ if intent.constraints.vision && !can(traits.vision) => Some(Exclusion::NoVision),
         _ if tokens < needed => Some(Exclusion::ContextTooShort { tokens, needed }),
         _ => None,
     }

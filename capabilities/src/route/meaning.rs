@@ -7,7 +7,7 @@
 use crate::exemplars::SetId;
 use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
-use crate::view::Roster;
+use crate::view::{Roster, Traits};
 
 /// A broader kind takes the requests of a narrower one with this much less similarity.
 const COVERING: f32 = 0.06;
@@ -34,32 +34,31 @@ impl Meaning {
 
     /// Odds into probabilities: against "none", what is missing, and the best body of every other kind.
     fn softmax(roster: &Roster, odds: Vec<f32>, missing: Option<(SetId, f32)>) -> Self {
-        let mut best = vec![0f32; roster.groups()];
-        let group = |body: usize| roster.traits()[body].group as usize;
-        for (body, odds) in odds.iter().enumerate() {
-            best[group(body)] = best[group(body)].max(*odds);
+        let mut best = vec![0f32; roster.groups().len()];
+        for (traits, odds) in roster.traits().iter().zip(&odds) {
+            let best = &mut best[traits.group as usize];
+            *best = best.max(*odds);
         }
         let rivals = 1.0 + missing.map_or(0.0, |(_, odds)| odds) + best.iter().sum::<f32>();
-        let probability =
-            |(body, odds): (usize, &f32)| if *odds > 0.0 { odds / (rivals - best[group(body)] + odds) } else { 0.0 };
+        let probability = |(traits, odds): (&Traits, &f32)| odds / (rivals - best[traits.group as usize] + odds);
         Self {
-            probabilities: odds.iter().enumerate().map(probability).collect(),
+            probabilities: roster.traits().iter().zip(&odds).map(probability).collect(),
             missing: missing.map(|(set, odds)| (set, odds / rivals)),
         }
     }
 }
 
 fn odds_of_bodies(roster: &Roster, eligible: &[bool], own: &[Evidence], kinds: &Kinds, calibration: &Calibration) -> Vec<f32> {
-    let odds = |(body, own): (usize, &Evidence)| {
-        if !eligible[body] {
-            return 0.0;
-        }
-        let sets = &roster.bodies()[body].sets;
-        let itself = score::similarity(*own, sets.iter().map(|set| kinds.evidence[set.position()]));
-        let covering = sets.first().map_or(f32::NEG_INFINITY, |set| kinds.covering[set.position()]);
-        calibration.odds(itself.max(covering))
+    let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
+    let bodies = roster.traits().iter().zip(own);
+    let similarity = |(traits, own): (&Traits, &Evidence)| {
+        let (kinds, covering) = groups[traits.group as usize];
+        score::similarity(*own, kinds).max(covering)
     };
-    own.iter().enumerate().map(odds).collect()
+    let mut odds: Vec<f32> = bodies.map(similarity).collect();
+    odds.iter_mut().for_each(|odds| *odds = calibration.odds(*odds));
+    odds.iter_mut().zip(eligible).for_each(|(odds, eligible)| *odds *= f32::from(u8::from(*eligible)));
+    odds
 }
 
 /// What the exemplars of every kind say of the query.
@@ -73,14 +72,23 @@ struct Kinds {
 
 impl Kinds {
     fn new(roster: &Roster, eligible: &[bool], evidence: Vec<Evidence>) -> Self {
+        let mut groups = vec![false; roster.groups().len()];
+        for (traits, eligible) in roster.traits().iter().zip(eligible) {
+            groups[traits.group as usize] |= eligible;
+        }
         let mut offered = vec![false; evidence.len()];
-        let bodies = roster.bodies().iter().zip(eligible).filter(|(_, eligible)| **eligible);
-        for set in bodies.flat_map(|(body, _)| &body.sets) {
-            offered[set.position()] = true;
+        for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
+            sets.iter().for_each(|set| offered[set.position()] = true);
         }
         let mut kinds = Self { covering: vec![f32::NEG_INFINITY; evidence.len()], evidence, offered };
         kinds.cover();
         kinds
+    }
+
+    /// The evidence of all sets of one kind of thing, and what the first of them stands in for.
+    fn of_group(&self, sets: &[SetId]) -> (Evidence, f32) {
+        let evidence = sets.iter().fold(Evidence::default(), |all, set| all + self.evidence[set.position()]);
+        (evidence, sets.first().map_or(f32::NEG_INFINITY, |set| self.covering[set.position()]))
     }
 
     fn cover(&mut self) {
@@ -94,7 +102,7 @@ impl Kinds {
     }
 
     fn similarity(&self, set: SetId) -> f32 {
-        score::similarity(Evidence::default(), std::iter::once(self.evidence[set.position()]))
+        score::similarity(Evidence::default(), self.evidence[set.position()])
     }
 
     /// The likeliest kind that nobody offers or stands in for, with its odds.

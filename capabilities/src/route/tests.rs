@@ -13,7 +13,7 @@ use crate::capability::{Capability, embedded};
 use crate::embed::scripted::ScriptedEmbedder;
 use crate::embed::{Embedder, EmbeddingSpace};
 use crate::explain::explain;
-use crate::intent::Constraints;
+use crate::intent::{Constraints, Operation};
 use crate::view::{Condition, Roster, Routable, Standing};
 
 /// One capability with everything about it.
@@ -274,6 +274,42 @@ fn json_and_explanation_say_what_others_rely_on() {
     }
     let text = explain(&decision);
     assert!(text.lines().count() <= 24 && !text.contains('\u{1b}') && text.contains("similarity"), "{text}");
+}
+
+/// The promises made of the built-in model, with the real embedder.
+#[cfg(feature = "rten")]
+#[test]
+fn the_demonstration_model_alone_answers_words_and_nothing_else() {
+    let embedder = crate::embed::rten::RtenEmbedder::load().unwrap();
+    let space = EmbeddingSpace::minilm();
+    let mut demonstration = offer(0, "llm", "atmo-tiny", "", &[]).routable;
+    let body = CapabilityBody {
+        kind: "llm".to_owned(),
+        name: "atmo-tiny".to_owned(),
+        description: "Built-in demonstration model: greets, knows a few capitals and sums, answers questions about the mesh".to_owned(),
+        facts: vec![("demonstration".to_owned(), "true".to_owned())],
+        exemplars: Vec::new(),
+        vectors: Vec::new(),
+        extensions: Vec::new(),
+    };
+    let body = embedded(body, &embedder).unwrap();
+    demonstration.capability = Arc::new(Capability::read(BodyHash::from_bytes([1; 32]), &body, &space));
+    let view = RoutingView::new(node(0), Arc::new(Roster::new([demonstration], space)), |_| Condition::default());
+    let asked = |text: &str| {
+        let vector = embedder.embed(&[text]).unwrap().remove(0);
+        decided(&view, &Intent { text: text.to_owned(), vector: Some(vector.into()), operation: Operation::Chat, ..Intent::default() })
+    };
+    for text in ["hello", "what is the capital of France?", "summarise this contract", "write a limerick about rust", "12 + 30", ""] {
+        assert!(asked(text).chosen().is_some(), "{text:?}: {}", asked(text).reason);
+    }
+    for (text, needs) in [
+        ("turn on the living room lights", "home devices"),
+        ("transcribe the recording of yesterday's meeting", "speech recognition"),
+        ("draw me a picture of a cat on the moon", "image generation"),
+        ("what is the temperature in the cellar right now?", "sensor readings"),
+    ] {
+        assert_eq!(asked(text).refusal(), Some(&Refusal::Missing { needs }), "{text:?}");
+    }
 }
 
 fn meshes() -> impl Strategy<Value = Vec<Offered>> {

@@ -1,0 +1,118 @@
+//! On what ground somebody may be chosen: because it was named, because it means what was asked, because a general model has to do; or
+//! that nobody may.
+
+use super::decision::{Reason, Refusal};
+use super::meaning::Meaning;
+use super::screen::Screened;
+use crate::exemplars::{Needs, SetId};
+use crate::intent::{ModelChoice, Operation};
+use crate::score::complexity::complexity;
+use crate::score::fit;
+
+/// The probability from which a candidate is taken to be what was asked for.
+pub const FLOOR: f32 = 0.5;
+/// What the likeliest general model's meaning counts for where nothing fits and it is fallen back to.
+pub const FALLBACK_SIMILARITY: f32 = 0.25;
+/// The share of that which even the least likely general model has: who is idle matters more than who is likelier.
+const FALLBACK_SHARE_MIN: f32 = 0.7;
+
+/// The reason of a decision, and what it makes of every body.
+pub(super) struct Grounds {
+    pub reason: Reason,
+    by_body: Vec<Ground>,
+}
+
+/// What speaks for one body, whoever offers it.
+#[derive(Clone, Copy)]
+pub(super) struct Ground {
+    /// Whether it would do for the request.
+    pub fits: bool,
+    /// The factor.
+    pub similarity: f32,
+    /// The factor.
+    pub complexity: f32,
+    /// What meaning says; `None` where it was not asked.
+    pub probability: Option<f32>,
+}
+
+impl Grounds {
+    pub fn new(screened: &Screened<'_>) -> Self {
+        match (&screened.intent.model, screened.intent.operation) {
+            (ModelChoice::Named(_), _) => Self::without_meaning(screened, Reason::Named),
+            // The text is what is to be embedded, not what is wanted.
+            (ModelChoice::Auto, Operation::Embed) => Self::without_meaning(screened, Reason::Matched),
+            (ModelChoice::Auto, _) => Self::by_meaning(screened),
+        }
+    }
+
+    pub fn of(&self, body: usize) -> Ground {
+        self.by_body[body]
+    }
+
+    fn without_meaning(screened: &Screened<'_>, reason: Reason) -> Self {
+        let ground = |complexity| Ground { fits: true, similarity: 1.0, complexity, probability: None };
+        Self { reason, by_body: suitability(screened).map(ground).collect() }
+    }
+
+    fn by_meaning(screened: &Screened<'_>) -> Self {
+        let roster = screened.view.roster();
+        let meaning = screened.intent.vector.as_ref().and_then(|vector| Meaning::of(roster, vector, &screened.bodies));
+        let reason = reason(screened, meaning.as_ref());
+        let fallback = matches!(reason, Reason::FallbackGeneral { .. });
+        let likeliest = likeliest_general(screened, meaning.as_ref());
+        let ground = |(body, complexity): (usize, f32)| {
+            let probability = meaning.as_ref().map(|meaning| meaning.probabilities[body]);
+            let likely = probability.unwrap_or(0.0);
+            let (fits, similarity) = match fallback && roster.traits()[body].general {
+                true => (true, fallback_similarity(likely, likeliest)),
+                false => (!fallback && likely >= FLOOR, likely),
+            };
+            Ground { fits, similarity, complexity, probability }
+        };
+        let by_body = suitability(screened).enumerate().map(ground).collect();
+        Self { reason, by_body }
+    }
+}
+
+/// For each body, whether it is as big as the request is hard.
+fn suitability(screened: &Screened<'_>) -> impl Iterator<Item = f32> {
+    let hard = complexity(&screened.intent.text);
+    screened.view.roster().traits().iter().map(move |traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 })
+}
+
+/// Whether something fits, something is missing, or a general model has to do.
+fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
+    if meaning.is_some_and(|meaning| meaning.probabilities.iter().any(|probability| *probability >= FLOOR)) {
+        return Reason::Matched;
+    }
+    let missing = meaning.and_then(|meaning| meaning.missing).filter(|(_, probability)| *probability >= FLOOR);
+    let general =
+        screened.view.roster().traits().iter().zip(&screened.bodies).any(|(traits, eligible)| *eligible && traits.general);
+    match missing.map(|(set, _)| set) {
+        Some(set) if set.needs() != Needs::Text => Reason::Refused(missing_refusal(screened, set)),
+        _ if !general => Reason::Refused(Refusal::NothingFits),
+        missing => Reason::FallbackGeneral { instead_of: missing.map(SetId::title) },
+    }
+}
+
+/// Nobody offers it, or those who do were excluded.
+fn missing_refusal(screened: &Screened<'_>, set: SetId) -> Refusal {
+    match screened.exclusion_of_set(set) {
+        None => Refusal::Missing { needs: set.title() },
+        Some(because) => Refusal::MissingExcluded { needs: set.title(), because },
+    }
+}
+
+/// The probability of the likeliest general model that may answer.
+fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 {
+    let Some(meaning) = meaning else { return 0.0 };
+    let bodies = screened.view.roster().traits().iter().zip(&screened.bodies).zip(&meaning.probabilities);
+    let general = bodies.filter(|((traits, eligible), _)| **eligible && traits.general);
+    general.fold(0.0, |best, (_, probability)| best.max(*probability))
+}
+
+/// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.
+fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
+    let ratio = if likeliest > 0.0 { probability / likeliest } else { 1.0 };
+    FALLBACK_SIMILARITY * (FALLBACK_SHARE_MIN + (1.0 - FALLBACK_SHARE_MIN) * ratio)
+}
