@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::model_name::ModelName;
-use crate::offer::{Catalogue, Facts, Listed};
+use crate::offer::{Catalogue, Listed};
 use crate::openai::client::{Client, Post};
 use crate::openai::types::{RequestBody, text};
 use crate::{Backend, BackendError, Call, Description, Health, Operation, Reply};
@@ -174,7 +174,7 @@ impl Project {
 
     fn listed(&self) -> Listed {
         let model = self.model.as_ref().map(|(_, model)| ModelName::parse(model));
-        let mut facts = model.as_ref().map(ModelName::facts).unwrap_or_else(Facts::new);
+        let mut facts = model.as_ref().map(ModelName::facts).unwrap_or_default();
         facts.insert("ignores".to_owned(), IGNORED.to_owned());
         Listed {
             engine_name: self.engine_name(),

@@ -79,7 +79,7 @@ impl OpenAi {
     }
 
     async fn ask(&self) -> Result<Description, BackendError> {
-        let entries = self.entries().await?;
+        let entries = self.entries().await.inspect_err(|_| self.forget_engine())?;
         let engine = self.engine(&entries).await;
         let listed: Vec<Listed> = entries.iter().map(|entry| listed(entry, &engine, entries.len())).collect();
         let catalogue = Catalogue::new(&listed);
@@ -115,6 +115,11 @@ impl OpenAi {
         let engine = identified.unwrap_or_else(|_| unknown("openai-compatible"));
         *self.engine.write().expect("nothing panics while it holds the engine") = Some(engine.clone());
         engine
+    }
+
+    /// Whatever answers here next may be another software.
+    fn forget_engine(&self) {
+        *self.engine.write().expect("nothing panics while it holds the engine") = None;
     }
 
     async fn engine_name(&self, call: &Call) -> Result<String, BackendError> {

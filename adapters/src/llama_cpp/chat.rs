@@ -52,9 +52,12 @@ impl Asked {
     }
 }
 
+/// Whether a field's value asks for nothing.
+type Harmless = fn(&Value) -> bool;
+
 /// Fields that must be absent, or hold a value that asks for nothing.
 fn refuse_unsupported(body: &Value) -> Result<(), Unfit> {
-    let harmless: [(&str, fn(&Value) -> bool); 13] = [
+    let harmless: [(&str, Harmless); 13] = [
         ("tools", is_empty),
         ("functions", is_empty),
         ("tool_choice", |value| matches!(value.as_str(), Some("none" | "auto"))),

@@ -50,7 +50,7 @@ pub fn run(args: impl IntoIterator<Item = String>) -> i32 {
     }
 }
 
-/// The arguments that [`read_arguments`] understands.
+/// What [`run`] understands, as arguments.
 pub fn arguments(settings: &EngineSettings) -> Vec<std::ffi::OsString> {
     let text = |value: String| std::ffi::OsString::from(value);
     vec![
