@@ -82,7 +82,8 @@ async fn nothing_fits_is_exit_code_three() {
 
     let hello = node.json(&["intent", "hello"]).await;
     assert!(hello["answer"].as_str().is_some_and(|answer| !answer.is_empty()), "{hello}");
-    assert!(hello["reason"].as_str().is_some_and(|reason| reason.contains("fallback: general")), "{hello}");
+    let rainbows = node.json(&["route", "Explain how rainbows form"]).await;
+    assert!(rainbows["reason"].as_str().is_some_and(|reason| reason.contains("fallback: general")), "{rainbows}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,6 +13,9 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::command::{self, Finished};
 use super::{PATIENCE, in_time, processes};
+
+/// A killed process is gone within this, whatever it was doing.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What to start. Loopback, ports chosen by the system, nothing discovered and no model built in, unless a test asks for more.
 #[derive(Clone)]
@@ -260,6 +263,18 @@ impl Node {
             self.kill().await;
         }
         self.setup().start().await
+    }
+}
+
+/// The process is gone before its folder is removed, or it would write into it meanwhile.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        child.start_kill().ok();
+        let killed = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) && killed.elapsed() < KILLED_WITHIN {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
