@@ -1,5 +1,5 @@
 //! Meshes of real processes: every test starts the `atmo` binary, speaks its command line and its HTTP endpoint, and knows nothing of
-//! the crates behind them. Everything happens on loopback, on ports chosen by the system, in temporary folders.
+//! the crates behind them (a hostile member, which no honest binary can play, is made of the crates). Everything happens on loopback, on ports chosen by the system, in temporary folders.
 
 mod support;
 
@@ -8,6 +8,7 @@ mod built_in_model;
 mod cancelling;
 mod endpoint;
 mod failover;
+mod hostile_member;
 mod joining;
 mod modes;
 mod python_client;

@@ -18,6 +18,7 @@ use atmo_protocol::record::{CAPABILITIES_MAX, CapabilityBody, Offered};
 use atmo_protocol::wire::Body;
 use futures::future::join_all;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ const DESCRIBE_INTERVAL: Duration = Duration::from_secs(2);
 const DISCOVER_EVERY: u32 = 5;
 /// A found backend that could not be reached this many times in a row is forgotten, until it is found again.
 const FORGET_AFTER: u32 = 20;
+/// A node says that it is ready after this long, whatever its backends do.
+const FIRST_LOOK_MAX: Duration = Duration::from_millis(1500);
 /// No backend may hold up the others for longer.
 const DESCRIBE_MAX: Duration = Duration::from_secs(6);
 
@@ -43,6 +46,8 @@ pub struct Backends {
     /// Those that cannot even be asked.
     broken: Mutex<Vec<BackendStatus>>,
     store: Arc<Store>,
+    /// Whether every backend was asked once and what they offer was announced.
+    looked: watch::Sender<bool>,
 }
 
 /// One backend and what it said last.
@@ -82,7 +87,13 @@ impl Backends {
     pub fn new(config: &Config, api_port: u16, store: Arc<Store>) -> Self {
         let settings = build::Settings::new(config, &[api_port]);
         let known = settings.configured.iter().map(|backend| Known::new(Arc::clone(backend), false)).collect();
-        Self { broken: Mutex::new(settings.broken.clone()), settings, known: Mutex::new(known), store }
+        Self {
+            broken: Mutex::new(settings.broken.clone()),
+            settings,
+            known: Mutex::new(known),
+            store,
+            looked: watch::Sender::new(false),
+        }
     }
 
     pub fn statuses(&self) -> Vec<BackendStatus> {
@@ -114,11 +125,18 @@ impl Backends {
                 }
                 self.describe().await;
                 self.announce(&provider, &embedder, &driver, &mut announced).await;
+                self.looked.send_replace(true);
             };
             if end.run_until_cancelled(work).await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Waits until every backend was asked once, for a bounded time: a first command should not find an empty mesh.
+    pub async fn first_look(&self) {
+        let mut looked = self.looked.subscribe();
+        _ = tokio::time::timeout(FIRST_LOOK_MAX, looked.wait_for(|looked| *looked)).await;
     }
 
     /// Ends what the backends started themselves.

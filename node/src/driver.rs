@@ -7,7 +7,7 @@ pub mod clock;
 pub mod links;
 mod listen;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -55,10 +56,26 @@ pub enum Command {
     Offer(Vec<(Offered, Arc<CapabilityBody>)>),
     /// Every node known, dead ones flagged.
     Nodes(oneshot::Sender<Vec<NodeView>>),
+    /// What was refused and who was blamed since the node started.
+    Tally(oneshot::Sender<Tally>),
     /// Where this node listens, best first.
     Listening(oneshot::Sender<Vec<String>>),
     /// The node is in another mesh now: every connection ends and a new coordinator begins.
     Rejoin { membership: Member, found: Vec<(NodeId, Vec<String>)>, done: oneshot::Sender<()> },
+}
+
+/// What peers sent that was not taken, counted since the node started.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Tally {
+    /// How often peers were blamed, by reason.
+    pub blamed: BTreeMap<String, u64>,
+    /// Records past their lease, or leased too far ahead.
+    pub stale_records: u64,
+    pub unknown_frames: u64,
+    /// Records of origins that signed two with one number.
+    pub quarantined_records: u64,
+    /// For want of room.
+    pub overflowed: u64,
 }
 
 /// Which mesh this node is in, and by which chain.
@@ -104,6 +121,7 @@ pub struct Driver {
     wants_send: BTreeSet<NodeId>,
     offers: Vec<(Offered, Arc<CapabilityBody>)>,
     remembered: Vec<(NodeId, Vec<String>)>,
+    blamed: BTreeMap<String, u64>,
     commands: mpsc::Receiver<Command>,
     link_events: mpsc::Receiver<LinkEvent>,
     persisted: mpsc::Receiver<u64>,
@@ -126,6 +144,10 @@ impl DriverHandle {
 
     pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
         self.ask(Command::Nodes).await
+    }
+
+    pub async fn tally(&self) -> Result<Tally, Stopped> {
+        self.ask(Command::Tally).await
     }
 
     pub async fn listening(&self) -> Result<Vec<String>, Stopped> {
@@ -160,6 +182,7 @@ impl Driver {
             wants_send: BTreeSet::new(),
             offers: Vec::new(),
             remembered: Vec::new(),
+            blamed: BTreeMap::new(),
             commands,
             link_events,
             persisted,
@@ -215,7 +238,7 @@ impl Driver {
         while let Some(output) = self.coordinator.poll_output() {
             match output {
                 Output::View(view) => self.parts.view.store(view),
-                Output::Event(event) => self.report(&event),
+                Output::Event(event) => self.report(event),
                 Output::Mesh(output) => self.carry_out(output),
             }
         }
@@ -233,11 +256,11 @@ impl Driver {
             mesh::Output::PersistIncarnation(incarnation) => self.persist(incarnation),
             mesh::Output::WantsSend { peer } => _ = self.wants_send.insert(peer),
             mesh::Output::Remember { node, addresses } => self.remembered.push((node, addresses)),
-            mesh::Output::Event(event) => self.report(&event),
+            mesh::Output::Event(event) => self.report(event),
         }
     }
 
-    fn report(&self, event: &Event) {
+    fn report(&mut self, event: Event) {
         match event {
             Event::CapabilitiesChanged => tracing::debug!("what the mesh offers changed"),
             Event::NodeAlive { node } => tracing::info!(node = node.short(), "node is here"),
@@ -246,7 +269,10 @@ impl Driver {
             Event::SecondHolderOfKey => self.parts.shutdown.fail(
                 "another running node uses this node's key, so both stop: a copied data folder needs its `node.key` removed before it is used",
             ),
-            Event::Blamed { peer, why } => tracing::warn!(peer = peer.short(), %why, "peer misbehaved"),
+            Event::Blamed { peer, why } => {
+                tracing::warn!(peer = peer.short(), %why, "peer misbehaved");
+                *self.blamed.entry(why.to_string()).or_default() += 1;
+            }
             Event::ClockDoubt { jump_ms } => tracing::warn!(jump_ms, "the clock jumped, or this machine slept"),
             Event::TableFull { node } => tracing::warn!(node = node.short(), "the table of nodes is full: record refused"),
         }
@@ -431,11 +457,23 @@ impl Driver {
                 self.handle(Input::Offer(offers));
             }
             Command::Nodes(reply) => _ = reply.send(self.coordinator.nodes(self.clock.now())),
+            Command::Tally(reply) => _ = reply.send(self.tally()),
             Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
             Command::Rejoin { membership, found, done } => {
                 self.rejoin(membership, found);
                 _ = done.send(());
             }
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        let (refused, table_full) = self.coordinator.mesh().refused();
+        Tally {
+            blamed: self.blamed.clone(),
+            stale_records: refused.expired + refused.leased_too_far_ahead,
+            unknown_frames: refused.unknown_frames,
+            quarantined_records: refused.quarantined,
+            overflowed: refused.waiting_overflow + table_full,
         }
     }
 

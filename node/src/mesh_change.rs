@@ -85,7 +85,14 @@ pub fn known_nodes(store: &Store, current: &Current) -> Vec<(NodeId, Vec<String>
     }
 }
 
+/// What a standalone node is told that would need others.
+fn refuse_standalone(node: &Node, to: &str) -> Result<(), CommandError> {
+    let standalone = format!("this node runs standalone and touches no network; start it without `--mode standalone` to {to}");
+    if node.mode == Mode::Standalone { Err(CommandError::failed(standalone)) } else { Ok(()) }
+}
+
 pub async fn invite(node: &Node, request: InviteRequest) -> Result<Value, CommandError> {
+    refuse_standalone(node, "invite")?;
     let roles = membership::parse_roles(&request.roles).map_err(CommandError::usage)?;
     let grant = Grant { ttl_ms: request.ttl_seconds.saturating_mul(1000), uses: request.uses, roles };
     let addresses = node.driver.listening().await.map_err(CommandError::failed)?;

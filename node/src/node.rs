@@ -97,6 +97,7 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
 
     let tasks = Tasks { requests: TaskTracker::new(), background: TaskTracker::new(), end: CancellationToken::new() };
     let node = start.launch(&shutdown, &tasks)?;
+    node.backends.first_look().await;
     ready(&node);
     shutdown.draining().await;
     node.executor.provider.drain();

@@ -13,6 +13,7 @@ use crate::node::Node;
 pub async fn status(node: &Node) -> Result<Value, CommandError> {
     let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
     let listen = node.driver.listening().await.map_err(CommandError::failed)?;
+    let tally = node.driver.tally().await.map_err(CommandError::failed)?;
     let current = node.current();
     let membership = &current.membership;
     let peers =
@@ -22,6 +23,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "node_id": node.id.to_string(),
         "name": node.name,
         "mode": node.mode,
+        "data_dir": node.store.dir(),
         "mesh": mesh_json(&membership.mesh, membership.name.as_deref()),
         "private": membership.is_private(),
         "roles": role_names(membership.member.roles),
@@ -33,6 +35,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "embedder": node.executor.embedder.state(),
         "backends": node.backends.statuses(),
         "open_circuits": open_circuits,
+        "refused": tally,
         "running": node.executor.provider.running(),
         "warnings": warnings(node, &nodes),
         "uptime_s": node.started.elapsed().as_secs(),
