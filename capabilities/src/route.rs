@@ -14,8 +14,6 @@ mod screen;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-
 use rand::{Rng, RngExt};
 
 pub use decision::{Candidate, Decision, Excluded, Reason, Refusal};
@@ -50,8 +48,7 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
         return in_words(&screened, Vec::new(), Reason::Refused(refusal));
     }
     let grounds = Grounds::new(&screened);
-    let candidates =
-        best_first(scored(&screened, &grounds)).iter().map(|scored| candidate(&screened, &grounds, scored)).collect();
+    let candidates = best(&screened, &grounds).iter().map(|scored| candidate(&screened, &grounds, scored)).collect();
     let mut decision = in_words(&screened, candidates, grounds.reason);
     if !matches!(decision.reason, Reason::Refused(_)) {
         decision.chosen = pick(&decision.candidates, rng);
@@ -59,7 +56,8 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
     decision
 }
 
-/// One eligible entry with its score. Small: there is one for every entry, and they are sorted.
+/// One eligible entry with its score.
+#[derive(Clone, Copy)]
 struct Scored {
     position: u32,
     score: f32,
@@ -67,18 +65,40 @@ struct Scored {
     fits: bool,
 }
 
-/// Scores every eligible entry.
-fn scored(screened: &Screened<'_>, grounds: &Grounds) -> Vec<Scored> {
-    let one = |(position, experience): &(u32, Option<Experience>)| {
-        let ground = grounds.of(screened.view.roster().body_of(*position as usize));
-        let fitness = match experience {
-            None => screened.view.fitness()[*position as usize].product,
-            Some(experience) => factors(screened.view, *position, experience).product(),
-        };
-        let score = ground.similarity * ground.complexity * fitness;
+impl Scored {
+    /// Those that would do before those that would not, then by score.
+    fn beats(&self, other: &Self) -> bool {
+        if self.fits == other.fits { self.score > other.score } else { self.fits }
+    }
+}
+
+/// The best of the eligible entries in order, equals by id; at most [`CANDIDATES_MAX`].
+fn best(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
+    let mut best: Vec<Scored> = Vec::with_capacity(CANDIDATES_MAX + 1);
+    for scored in scored(screened, grounds) {
+        if best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]) {
+            best.insert(best.partition_point(|better| !scored.beats(better)), scored);
+            best.truncate(CANDIDATES_MAX);
+        }
+    }
+    best
+}
+
+fn scored(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
+    let (roster, fitness) = (screened.view.roster(), screened.view.fitness());
+    let scored = |position: &u32| {
+        let ground = grounds.of(roster.body_of(*position as usize));
+        let score = ground.similarity * ground.complexity * fitness[*position as usize].product;
         Scored { position: *position, score, fits: ground.fits }
     };
-    screened.eligible.iter().map(one).collect()
+    let mut all: Vec<Scored> = screened.eligible.iter().map(scored).collect();
+    for (position, experience) in &screened.experiences {
+        if let Ok(place) = screened.eligible.binary_search(position) {
+            let ground = grounds.of(roster.body_of(*position as usize));
+            all[place].score = ground.similarity * ground.complexity * factors(screened.view, *position, experience).product();
+        }
+    }
+    all
 }
 
 /// The factors of an entry that do not depend on the request.
@@ -94,24 +114,11 @@ fn in_words(screened: &Screened<'_>, candidates: Vec<Candidate>, reason: Reason)
     Decision { chosen: None, candidates, candidates_total: screened.eligible.len(), excluded, excluded_total, reason }
 }
 
-/// Those that would do before those that would not, then by score, then by id; at most [`CANDIDATES_MAX`].
-fn best_first(mut scored: Vec<Scored>) -> Vec<Scored> {
-    let order = |a: &Scored, b: &Scored| -> Ordering {
-        b.fits.cmp(&a.fits).then(b.score.total_cmp(&a.score)).then(a.position.cmp(&b.position))
-    };
-    if scored.len() > CANDIDATES_MAX {
-        scored.select_nth_unstable_by(CANDIDATES_MAX, order);
-        scored.truncate(CANDIDATES_MAX);
-    }
-    scored.sort_unstable_by(order);
-    scored
-}
-
-fn candidate(screened: &Screened<'_>, grounds: &Grounds, scored: &Scored) -> Candidate {
+fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) -> Candidate {
     let view = screened.view;
     let routable = &view.entries()[scored.position as usize];
     let ground = grounds.of(view.roster().body_of(scored.position as usize));
-    let fit = factors(view, scored.position, &screened.experience(scored.position));
+    let fit = factors(view, scored.position, &screened.experiences.get(&scored.position).copied().unwrap_or_default());
     Candidate {
         id: routable.id.clone(),
         name: routable.shown(),

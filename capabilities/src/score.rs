@@ -67,10 +67,39 @@ fn exp(x: f32) -> f32 {
     power * (polynomial * rest * rest + rest + 1.0)
 }
 
-/// The similarity of a capability: its own vectors' evidence and that of its kinds. No evidence is no similarity.
-pub fn similarity(own: Evidence, kinds: Evidence) -> f32 {
+/// The mean weight of a capability: of its own vectors and of its kinds' exemplars. 0 where there is no evidence.
+pub fn mean_weight(own: Evidence, kinds: Evidence) -> f32 {
     let all = Evidence { sum: own.sum * OWN_WEIGHT, count: own.count * OWN_WEIGHT } + kinds;
-    if all.count == 0.0 { f32::NEG_INFINITY } else { (all.sum / all.count).ln() / SHARPNESS }
+    if all.count == 0.0 { 0.0 } else { all.sum / all.count }
+}
+
+/// The similarity that has this weight: [`weigh`] turned round.
+#[inline]
+pub fn similarity(weight: f32) -> f32 {
+    ln(weight) / SHARPNESS
+}
+
+/// The natural logarithm to six digits, for `x` that is positive and not tiny (0 gives -88); like [`exp`] for loops, and from the same source.
+#[inline]
+fn ln(x: f32) -> f32 {
+    const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
+    const MANTISSA_BITS: u32 = 23;
+    // The whole part of the binary logarithm, such that the rest lies between the roots of a half and of two.
+    let whole = (x.to_bits().wrapping_sub(SQRT_HALF_BITS) as i32) >> MANTISSA_BITS;
+    let rest = f32::from_bits(x.to_bits().wrapping_sub((whole << MANTISSA_BITS) as u32)) - 1.0;
+    let coefficients = [
+        7.037_684e-2,
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        0.333_333_3,
+    ];
+    let polynomial = coefficients.into_iter().fold(0.0, |sum, coefficient| sum * rest + coefficient);
+    rest + rest * rest * (polynomial * rest - 0.5) + whole as f32 * std::f32::consts::LN_2
 }
 
 /// A candidate's score taken apart: the score is the product of all of them. Each lies in 0..=1; 1 is "nothing against it".
@@ -138,21 +167,27 @@ mod tests {
     proptest! {
         #[test]
         fn more_vectors_never_pass_the_best_of_them(own in prop::collection::vec(-1f32..1.0, 1..400), kind in prop::collection::vec(-1f32..1.0, 0..20)) {
-            let scored = similarity(evidence(&own), evidence(&kind));
+            let scored = similarity(mean_weight(evidence(&own), evidence(&kind)));
             let best = own.iter().chain(&kind).fold(-1f32, |best, value| best.max(*value));
             prop_assert!(scored <= best + 1e-4);
         }
 
         #[test]
         fn repeating_a_vector_gains_nothing(similarity_of_one in -1f32..1.0, times in 1usize..500) {
-            let once = similarity(evidence(&[similarity_of_one]), Evidence::default());
-            let often = similarity(evidence(&vec![similarity_of_one; times]), Evidence::default());
+            let once = similarity(mean_weight(evidence(&[similarity_of_one]), Evidence::default()));
+            let often = similarity(mean_weight(evidence(&vec![similarity_of_one; times]), Evidence::default()));
             prop_assert!((once - often).abs() < 1e-3);
         }
 
         #[test]
         fn the_exponential_is_right_to_six_digits(x in -87f32..87.0) {
             prop_assert!((exp(x) / x.exp() - 1.0).abs() < 2e-6, "{} {}", exp(x), x.exp());
+        }
+
+        #[test]
+        fn the_logarithm_is_right_to_six_digits(exponent in -80f32..80.0) {
+            let x = exponent.exp();
+            prop_assert!((ln(x) - x.ln()).abs() <= 2e-6 * x.ln().abs().max(1.0), "{x}: {} {}", ln(x), x.ln());
         }
 
         #[test]
@@ -165,7 +200,7 @@ mod tests {
 
     #[test]
     fn no_evidence_is_no_similarity() {
-        assert_eq!(similarity(Evidence::default(), Evidence::default()), f32::NEG_INFINITY);
-        assert!(Calibration::MINILM.odds(f32::NEG_INFINITY) < 1e-30);
+        let nothing = similarity(mean_weight(Evidence::default(), Evidence::default()));
+        assert!(Calibration::MINILM.odds(nothing) < 1e-30);
     }
 }

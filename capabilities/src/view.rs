@@ -180,10 +180,12 @@ impl Roster {
         &self.bodies
     }
 
+    #[inline]
     pub(crate) fn body_of(&self, entry: usize) -> usize {
         self.body_of[entry] as usize
     }
 
+    #[inline]
     pub(crate) fn traits(&self) -> &[Traits] {
         &self.traits
     }
@@ -259,6 +261,7 @@ impl RoutingView {
         Self::new(self.me, Arc::clone(&self.roster), of)
     }
 
+    #[inline]
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
     }
@@ -273,6 +276,7 @@ impl RoutingView {
         &self.conditions
     }
 
+    #[inline]
     pub(crate) fn fitness(&self) -> &[Fitness] {
         &self.fitness
     }

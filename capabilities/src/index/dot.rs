@@ -12,7 +12,7 @@ pub fn dots(query: &[i16], rows: &[i8], out: &mut Vec<i32>) {
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2") {
+    if query.len().is_multiple_of(avx2::LANES) && std::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has just said that it has AVX2, the one requirement of this otherwise safe function.
         return unsafe { avx2::dots(query, rows, out) };
     }
@@ -35,43 +35,38 @@ mod avx2 {
         _mm256_setzero_si256,
     };
 
-    /// Values that one register takes.
-    const LANES: usize = 16;
+    /// Values that one register takes; a query must have a multiple of them.
+    pub const LANES: usize = 16;
     /// Rows taken side by side: each part of the query is loaded once for all of them, and their sums are closed together.
     const ROWS: usize = 4;
 
     #[target_feature(enable = "avx2")]
     pub fn dots(query: &[i16], rows: &[i8], out: &mut Vec<i32>) {
+        let (query_lanes, _) = query.as_chunks::<LANES>();
+        let block_bytes = query.len() * ROWS;
         out.reserve(rows.len() / query.len());
-        let blocks = rows.chunks_exact(query.len() * ROWS);
+        let blocks = rows.chunks_exact(block_bytes);
         let last = blocks.remainder();
         for block in blocks {
-            out.extend(four(query, block));
+            out.extend_from_slice(&four(query_lanes, block.as_chunks::<LANES>().0));
         }
         super::dots_portable(query, last, out);
     }
 
     /// The dot products with four rows.
     #[target_feature(enable = "avx2")]
-    fn four(query: &[i16], block: &[i8]) -> [i32; ROWS] {
-        let (query_lanes, query_rest) = query.as_chunks::<LANES>();
-        let (first, others) = block.split_at(query.len());
-        let (second, others) = others.split_at(query.len());
-        let (third, fourth) = others.split_at(query.len());
-        let rows = [first, second, third, fourth];
-        let [first, second, third, fourth] = rows.map(|row| row.as_chunks::<LANES>().0);
+    fn four(query: &[[i16; LANES]], block: &[[i8; LANES]]) -> [i32; ROWS] {
+        let (half, other_half) = block.split_at(query.len() * 2);
+        let (first, second) = half.split_at(query.len());
+        let (third, fourth) = other_half.split_at(query.len());
         let mut sums = [_mm256_setzero_si256(); ROWS];
-        for ((((query, a), b), c), d) in query_lanes.iter().zip(first).zip(second).zip(third).zip(fourth) {
+        for ((((query, a), b), c), d) in query.iter().zip(first).zip(second).zip(third).zip(fourth) {
             sums[0] = _mm256_add_epi32(sums[0], products(query, a));
             sums[1] = _mm256_add_epi32(sums[1], products(query, b));
             sums[2] = _mm256_add_epi32(sums[2], products(query, c));
             sums[3] = _mm256_add_epi32(sums[3], products(query, d));
         }
-        let mut totals = totals(sums);
-        for (total, row) in totals.iter_mut().zip(rows) {
-            *total = total.wrapping_add(super::dot(query_rest, &row[query_lanes.len() * LANES..]));
-        }
-        totals
+        totals(sums)
     }
 
     /// Sixteen products, added up in pairs.

@@ -58,9 +58,11 @@ pub(super) struct Entry<'a> {
     pub experience: Experience,
 }
 
-/// Why `entry` may not answer `intent`, if so.
-pub(super) fn exclusion(entry: Entry<'_>, intent: &Intent, me: NodeId) -> Option<Exclusion> {
-    reachability(entry).or_else(|| place(entry.routable, &intent.constraints, me)).or_else(|| ability(entry.traits, intent))
+/// Why `entry` may not answer, if so.
+pub(super) fn exclusion(entry: Entry<'_>, constraints: &Constraints, ability: &Ability, me: NodeId) -> Option<Exclusion> {
+    reachability(entry)
+        .or_else(|| place(entry.routable, constraints, me))
+        .or_else(|| ability.lacking(entry.traits).map(|lacking| lacking.into_exclusion(ability, entry.traits)))
 }
 
 fn reachability(entry: Entry<'_>) -> Option<Exclusion> {
@@ -104,24 +106,71 @@ fn is_free(routable: &Routable) -> bool {
     routable.cost.prompt_micros_per_1k == 0 && routable.cost.completion_micros_per_1k == 0
 }
 
-/// Whether `intent` asks for anything that not everybody can do.
-pub(super) fn asks_ability(intent: &Intent) -> bool {
-    let asked = &intent.constraints;
-    intent.operation != Operation::Any || asked.tools || asked.vision || asked.context_tokens.is_some()
+/// What a request needs its model to be able to do. Asked of every entry, so it is made once and only compares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ability {
+    chat: bool,
+    embed: bool,
+    tools: bool,
+    vision: bool,
+    tokens: u32,
+    /// What counts where a body does not say whether it can: "no" for a choice by meaning; whoever names a model is taken to know it.
+    unsaid: bool,
 }
 
-/// What is not said counts as "no" for a choice by meaning; a model that was named is believed to be known to who named it.
-fn ability(traits: &Traits, intent: &Intent) -> Option<Exclusion> {
-    let named = matches!(intent.model, ModelChoice::Named(_));
-    let can = |said: Option<bool>| said.unwrap_or(named);
-    let needed = intent.constraints.context_tokens.unwrap_or(0);
-    let tokens = traits.context_length.unwrap_or(u32::MAX);
-    match intent.operation {
-        Operation::Chat | Operation::Complete if !traits.can_chat => Some(Exclusion::CannotChat),
-        Operation::Embed if !traits.can_embed => Some(Exclusion::CannotEmbed),
-        _ if intent.constraints.tools && !can(traits.tools) => Some(Exclusion::NoTools),
-        _ if intent.constraints.vision && !can(traits.vision) => Some(Exclusion::NoVision),
-        _ if tokens < needed => Some(Exclusion::ContextTooShort { tokens, needed }),
-        _ => None,
+/// The first ability that a body lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lacking {
+    Chat,
+    Embed,
+    Tools,
+    Vision,
+    Tokens,
+}
+
+impl Ability {
+    pub fn asked_by(intent: &Intent) -> Self {
+        Self {
+            chat: matches!(intent.operation, Operation::Chat | Operation::Complete),
+            embed: intent.operation == Operation::Embed,
+            tools: intent.constraints.tools,
+            vision: intent.constraints.vision,
+            tokens: intent.constraints.context_tokens.unwrap_or(0),
+            unsaid: matches!(intent.model, ModelChoice::Named(_)),
+        }
+    }
+
+    /// Whether a body lacks nothing: [`Self::lacking`] without saying what.
+    #[inline]
+    pub fn is_met(&self, traits: &Traits) -> bool {
+        let said = |asked: bool, can: Option<bool>| !asked | can.unwrap_or(self.unsaid);
+        (!self.chat | traits.can_chat)
+            & (!self.embed | traits.can_embed)
+            & said(self.tools, traits.tools)
+            & said(self.vision, traits.vision)
+            & (traits.context_length.unwrap_or(u32::MAX) >= self.tokens)
+    }
+
+    pub fn lacking(&self, traits: &Traits) -> Option<Lacking> {
+        let lacking = [
+            (self.chat && !traits.can_chat, Lacking::Chat),
+            (self.embed && !traits.can_embed, Lacking::Embed),
+            (self.tools && !traits.tools.unwrap_or(self.unsaid), Lacking::Tools),
+            (self.vision && !traits.vision.unwrap_or(self.unsaid), Lacking::Vision),
+            (traits.context_length.is_some_and(|tokens| tokens < self.tokens), Lacking::Tokens),
+        ];
+        lacking.into_iter().find(|(lacks, _)| *lacks).map(|(_, lacking)| lacking)
+    }
+}
+
+impl Lacking {
+    fn into_exclusion(self, ability: &Ability, traits: &Traits) -> Exclusion {
+        match self {
+            Self::Chat => Exclusion::CannotChat,
+            Self::Embed => Exclusion::CannotEmbed,
+            Self::Tools => Exclusion::NoTools,
+            Self::Vision => Exclusion::NoVision,
+            Self::Tokens => Exclusion::ContextTooShort { tokens: traits.context_length.unwrap_or(0), needed: ability.tokens },
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::exemplars::{Needs, SetId};
 use crate::intent::{ModelChoice, Operation};
 use crate::score::complexity::complexity;
 use crate::score::fit;
+use crate::view::Traits;
 
 /// The probability from which a candidate is taken to be what was asked for.
 pub const FLOOR: f32 = 0.5;
@@ -17,9 +18,25 @@ pub const FALLBACK_SIMILARITY: f32 = 0.25;
 const FALLBACK_SHARE_MIN: f32 = 0.7;
 
 /// The reason of a decision, and what it makes of every body.
-pub(super) struct Grounds {
+pub(super) struct Grounds<'a> {
     pub reason: Reason,
-    by_body: Vec<Ground>,
+    /// `None` where meaning was not asked.
+    meaning: Option<Meaning>,
+    meaning_counts: Counts,
+    traits: &'a [Traits],
+    /// How hard the request is.
+    hard: f32,
+    /// The probability of the likeliest general model that may answer.
+    likeliest: f32,
+}
+
+/// What meaning counts for.
+#[derive(Clone, Copy)]
+enum Counts {
+    Nothing,
+    Fully,
+    /// Nothing fits: it orders the general models, which all would do.
+    AmongGeneral,
 }
 
 /// What speaks for one body, whoever offers it.
@@ -35,49 +52,42 @@ pub(super) struct Ground {
     pub probability: Option<f32>,
 }
 
-impl Grounds {
-    pub fn new(screened: &Screened<'_>) -> Self {
-        match (&screened.intent.model, screened.intent.operation) {
-            (ModelChoice::Named(_), _) => Self::without_meaning(screened, Reason::Named),
-            // The text is what is to be embedded, not what is wanted.
-            (ModelChoice::Auto, Operation::Embed) => Self::without_meaning(screened, Reason::Matched),
-            (ModelChoice::Auto, _) => Self::by_meaning(screened),
-        }
-    }
-
-    pub fn of(&self, body: usize) -> Ground {
-        self.by_body[body]
-    }
-
-    fn without_meaning(screened: &Screened<'_>, reason: Reason) -> Self {
-        let ground = |complexity| Ground { fits: true, similarity: 1.0, complexity, probability: None };
-        Self { reason, by_body: suitability(screened).map(ground).collect() }
-    }
-
-    fn by_meaning(screened: &Screened<'_>) -> Self {
+impl<'a> Grounds<'a> {
+    pub fn new(screened: &Screened<'a>) -> Self {
         let roster = screened.view.roster();
-        let meaning = screened.intent.vector.as_ref().and_then(|vector| Meaning::of(roster, vector, &screened.bodies));
-        let reason = reason(screened, meaning.as_ref());
-        let fallback = matches!(reason, Reason::FallbackGeneral { .. });
-        let likeliest = likeliest_general(screened, meaning.as_ref());
-        let ground = |(body, complexity): (usize, f32)| {
-            let probability = meaning.as_ref().map(|meaning| meaning.probabilities[body]);
-            let likely = probability.unwrap_or(0.0);
-            let (fits, similarity) = match fallback && roster.traits()[body].general {
-                true => (true, fallback_similarity(likely, likeliest)),
-                false => (!fallback && likely >= FLOOR, likely),
-            };
-            Ground { fits, similarity, complexity, probability }
+        let intent = screened.intent;
+        // What is to be embedded is not what is wanted.
+        let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
+        let vector = intent.vector.as_ref().filter(|_| by_meaning);
+        let meaning = vector.and_then(|vector| Meaning::of(roster, vector, &screened.bodies));
+        let reason = match intent.model {
+            ModelChoice::Named(_) => Reason::Named,
+            ModelChoice::Auto if !by_meaning => Reason::Matched,
+            ModelChoice::Auto => reason(screened, meaning.as_ref()),
         };
-        let by_body = suitability(screened).enumerate().map(ground).collect();
-        Self { reason, by_body }
+        let likeliest = likeliest_general(screened, meaning.as_ref());
+        let meaning_counts = match reason {
+            _ if !by_meaning => Counts::Nothing,
+            Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
+            Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
+        };
+        Self { reason, meaning, meaning_counts, traits: roster.traits(), hard: complexity(&intent.text), likeliest }
     }
-}
 
-/// For each body, whether it is as big as the request is hard.
-fn suitability(screened: &Screened<'_>) -> impl Iterator<Item = f32> {
-    let hard = complexity(&screened.intent.text);
-    screened.view.roster().traits().iter().map(move |traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 })
+    #[inline]
+    pub fn of(&self, body: usize) -> Ground {
+        let traits = &self.traits[body];
+        let probability = self.meaning.as_ref().map(|meaning| meaning.probabilities[body]);
+        let likely = probability.unwrap_or(0.0);
+        let (fits, similarity) = match self.meaning_counts {
+            Counts::Nothing => (true, 1.0),
+            Counts::Fully => (likely >= FLOOR, likely),
+            Counts::AmongGeneral if traits.general => (true, fallback_similarity(likely, self.likeliest)),
+            Counts::AmongGeneral => (false, likely),
+        };
+        let complexity = if traits.can_chat { fit::suits(traits.size, self.hard) } else { 1.0 };
+        Ground { fits, similarity, complexity, probability }
+    }
 }
 
 /// Whether something fits, something is missing, or a general model has to do.
@@ -112,6 +122,7 @@ fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 
 }
 
 /// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.
+#[inline]
 fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
     let ratio = if likeliest > 0.0 { probability / likeliest } else { 1.0 };
     FALLBACK_SIMILARITY * (FALLBACK_SHARE_MIN + (1.0 - FALLBACK_SHARE_MIN) * ratio)

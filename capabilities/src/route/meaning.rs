@@ -50,14 +50,14 @@ impl Meaning {
 
 fn odds_of_bodies(roster: &Roster, eligible: &[bool], own: &[Evidence], kinds: &Kinds, calibration: &Calibration) -> Vec<f32> {
     let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
-    let bodies = roster.traits().iter().zip(own);
-    let similarity = |(traits, own): (&Traits, &Evidence)| {
+    let bodies = roster.traits().iter().zip(own).zip(eligible);
+    let weight = |((traits, own), eligible): ((&Traits, &Evidence), &bool)| {
         let (kinds, covering) = groups[traits.group as usize];
-        score::similarity(*own, kinds).max(covering)
+        if *eligible { score::mean_weight(*own, kinds).max(covering) } else { 0.0 }
     };
-    let mut odds: Vec<f32> = bodies.map(similarity).collect();
-    odds.iter_mut().for_each(|odds| *odds = calibration.odds(*odds));
-    odds.iter_mut().zip(eligible).for_each(|(odds, eligible)| *odds *= f32::from(u8::from(*eligible)));
+    let mut odds: Vec<f32> = bodies.map(weight).collect();
+    // A loop of its own: it is vectorised.
+    odds.iter_mut().for_each(|odds| *odds = calibration.odds(score::similarity(*odds)));
     odds
 }
 
@@ -66,7 +66,7 @@ struct Kinds {
     evidence: Vec<Evidence>,
     /// Whether some eligible body belongs to the set.
     offered: Vec<bool>,
-    /// For each set, the best similarity of the sets that it stands in for, less what that costs.
+    /// For each set, the best weight of the sets that it stands in for, less what that costs.
     covering: Vec<f32>,
 }
 
@@ -80,7 +80,7 @@ impl Kinds {
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
             sets.iter().for_each(|set| offered[set.position()] = true);
         }
-        let mut kinds = Self { covering: vec![f32::NEG_INFINITY; evidence.len()], evidence, offered };
+        let mut kinds = Self { covering: vec![0.0; evidence.len()], evidence, offered };
         kinds.cover();
         kinds
     }
@@ -88,21 +88,21 @@ impl Kinds {
     /// The evidence of all sets of one kind of thing, and what the first of them stands in for.
     fn of_group(&self, sets: &[SetId]) -> (Evidence, f32) {
         let evidence = sets.iter().fold(Evidence::default(), |all, set| all + self.evidence[set.position()]);
-        (evidence, sets.first().map_or(f32::NEG_INFINITY, |set| self.covering[set.position()]))
+        (evidence, sets.first().map_or(0.0, |set| self.covering[set.position()]))
     }
 
     fn cover(&mut self) {
         for set in SetId::all().filter(|set| !self.offered[set.position()]) {
-            let similarity = self.similarity(set) - COVERING;
+            let weight = self.weight(set) * score::weigh(-COVERING);
             for broader in set.covered_by() {
                 let covering = &mut self.covering[broader.position()];
-                *covering = covering.max(similarity);
+                *covering = covering.max(weight);
             }
         }
     }
 
-    fn similarity(&self, set: SetId) -> f32 {
-        score::similarity(Evidence::default(), self.evidence[set.position()])
+    fn weight(&self, set: SetId) -> f32 {
+        score::mean_weight(Evidence::default(), self.evidence[set.position()])
     }
 
     /// The likeliest kind that nobody offers or stands in for, with its odds.
@@ -110,6 +110,6 @@ impl Kinds {
         let served =
             |set: &SetId| self.offered[set.position()] || set.covered_by().iter().any(|broader| self.offered[broader.position()]);
         let unserved = SetId::all().filter(|set| !served(set));
-        unserved.map(|set| (set, calibration.odds(self.similarity(set)))).max_by(|(_, a), (_, b)| a.total_cmp(b))
+        unserved.map(|set| (set, calibration.odds(score::similarity(self.weight(set))))).max_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 }

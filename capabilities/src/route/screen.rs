@@ -3,9 +3,11 @@
 //! Nearly every entry passes, and nearly every request constrains nothing about places, so the common way through reads two small columns
 //! and no entry itself.
 
+use std::collections::BTreeMap;
+
 use super::decision::{EXCLUDED_MAX, Excluded};
 use super::feedback::{Experience, Feedback};
-use super::filter::{self, Entry, Exclusion};
+use super::filter::{self, Ability, Entry, Exclusion};
 use crate::exemplars::SetId;
 use crate::intent::Intent;
 use crate::view::RoutingView;
@@ -14,8 +16,10 @@ use crate::view::RoutingView;
 pub(super) struct Screened<'a> {
     pub view: &'a RoutingView,
     pub intent: &'a Intent,
-    /// Positions of what passes, each with what happened with it lately; ascending.
-    pub eligible: Vec<(u32, Option<Experience>)>,
+    /// Positions of what passes, ascending.
+    pub eligible: Vec<u32>,
+    /// What happened lately, by position.
+    pub experiences: BTreeMap<u32, Experience>,
     /// For each body, whether somebody who offers it passes.
     pub bodies: Vec<bool>,
     /// The first of those that do not pass.
@@ -26,38 +30,42 @@ pub(super) struct Screened<'a> {
 impl<'a> Screened<'a> {
     /// Parts `scope`, which ascends.
     pub fn new(view: &'a RoutingView, intent: &'a Intent, feedback: &Feedback, scope: &[u32]) -> Self {
-        let bodies = vec![false; view.roster().bodies().len()];
-        let mut screened =
-            Self { view, intent, eligible: Vec::with_capacity(scope.len()), bodies, excluded: Vec::new(), excluded_total: 0 };
-        let mut experiences = feedback.by_position(view.roster()).into_iter().peekable();
-        let unrestricted = !intent.constraints.restrict_places() && !filter::asks_ability(intent);
+        let mut screened = Self {
+            view,
+            intent,
+            eligible: Vec::with_capacity(scope.len()),
+            experiences: feedback.by_position(view.roster()),
+            bodies: vec![false; view.roster().bodies().len()],
+            excluded: Vec::new(),
+            excluded_total: 0,
+        };
+        let ability = Ability::asked_by(intent);
+        let anywhere = !intent.constraints.restrict_places() && screened.experiences.is_empty();
         for position in scope {
-            while experiences.next_if(|(earlier, _)| earlier < position).is_some() {}
-            let experience = experiences.next_if(|(same, _)| same == position).map(|(_, experience)| experience);
-            screened.part(*position, experience, unrestricted);
+            screened.part(*position, anywhere, &ability);
         }
         screened
     }
 
-    fn part(&mut self, position: u32, experience: Option<Experience>, unrestricted: bool) {
+    fn part(&mut self, position: u32, anywhere: bool, ability: &Ability) {
         let body = self.view.roster().body_of(position as usize);
-        let passes = unrestricted && experience.is_none() && self.view.fitness()[position as usize].reachable;
-        if !passes && let Some(exclusion) = self.exclusion(position, experience) {
+        let able = ability.is_met(&self.view.roster().traits()[body]);
+        let passes = anywhere && able && self.view.fitness()[position as usize].reachable;
+        if !passes && let Some(exclusion) = self.exclusion(position, ability) {
             return self.exclude(position, exclusion);
         }
-        self.eligible.push((position, experience));
+        self.eligible.push(position);
         self.bodies[body] = true;
     }
 
-    fn exclusion(&self, position: u32, experience: Option<Experience>) -> Option<Exclusion> {
-        let position = position as usize;
+    fn exclusion(&self, position: u32, ability: &Ability) -> Option<Exclusion> {
         let entry = Entry {
-            routable: &self.view.entries()[position],
-            condition: &self.view.conditions()[position],
-            traits: &self.view.roster().traits()[self.view.roster().body_of(position)],
-            experience: experience.unwrap_or_default(),
+            routable: &self.view.entries()[position as usize],
+            condition: &self.view.conditions()[position as usize],
+            traits: &self.view.roster().traits()[self.view.roster().body_of(position as usize)],
+            experience: self.experiences.get(&position).copied().unwrap_or_default(),
         };
-        filter::exclusion(entry, self.intent, self.view.me)
+        filter::exclusion(entry, &self.intent.constraints, ability, self.view.me)
     }
 
     fn exclude(&mut self, position: u32, exclusion: Exclusion) {
@@ -65,12 +73,6 @@ impl<'a> Screened<'a> {
         if self.excluded.len() < EXCLUDED_MAX {
             self.excluded.push((position, exclusion));
         }
-    }
-
-    /// What happened lately with what passes at `position`.
-    pub fn experience(&self, position: u32) -> Experience {
-        let place = self.eligible.binary_search_by_key(&position, |(position, _)| *position);
-        place.ok().and_then(|place| self.eligible[place].1).unwrap_or_default()
     }
 
     /// The first of those excluded, in words; empty where none was.

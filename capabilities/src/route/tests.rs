@@ -286,7 +286,8 @@ fn the_demonstration_model_alone_answers_words_and_nothing_else() {
     let body = CapabilityBody {
         kind: "llm".to_owned(),
         name: "atmo-tiny".to_owned(),
-        description: "Built-in demonstration model: greets, knows a few capitals and sums, answers questions about the mesh".to_owned(),
+        description: "Built-in demonstration model: greets, knows a few capitals and sums, answers questions about the mesh"
+            .to_owned(),
         facts: vec![("demonstration".to_owned(), "true".to_owned())],
         exemplars: Vec::new(),
         vectors: Vec::new(),
@@ -297,9 +298,14 @@ fn the_demonstration_model_alone_answers_words_and_nothing_else() {
     let view = RoutingView::new(node(0), Arc::new(Roster::new([demonstration], space)), |_| Condition::default());
     let asked = |text: &str| {
         let vector = embedder.embed(&[text]).unwrap().remove(0);
-        decided(&view, &Intent { text: text.to_owned(), vector: Some(vector.into()), operation: Operation::Chat, ..Intent::default() })
+        decided(
+            &view,
+            &Intent { text: text.to_owned(), vector: Some(vector.into()), operation: Operation::Chat, ..Intent::default() },
+        )
     };
-    for text in ["hello", "what is the capital of France?", "summarise this contract", "write a limerick about rust", "12 + 30", ""] {
+    for text in
+        ["hello", "what is the capital of France?", "summarise this contract", "write a limerick about rust", "12 + 30", ""]
+    {
         assert!(asked(text).chosen().is_some(), "{text:?}: {}", asked(text).reason);
     }
     for (text, needs) in [

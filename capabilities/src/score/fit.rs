@@ -57,6 +57,7 @@ pub fn quality(facts: &Facts) -> f32 {
 }
 
 /// Whether a model of this size (from [`size`]) suits a request this hard (from [`complexity`](super::complexity::complexity)).
+#[inline]
 pub fn suits(size: f32, hard: f32) -> f32 {
     1.0 - TOO_SMALL * (hard - size).max(0.0) - TOO_BIG * (size - hard).max(0.0)
 }
