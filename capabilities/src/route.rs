@@ -10,6 +10,8 @@ pub mod filter;
 mod ground;
 mod meaning;
 mod named;
+#[cfg(all(test, feature = "rten"))]
+mod plain_requests;
 mod screen;
 #[cfg(test)]
 mod tests;

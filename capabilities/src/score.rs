@@ -4,6 +4,7 @@
 //! well, yet divided by their number, so that sending more vectors does not by itself raise a score. A softmax with a "none" class turns
 //! it into a probability. Fit is multiplicative: each factor lies in 0..=1 and can be read on its own.
 
+pub mod asking;
 pub mod complexity;
 pub mod fit;
 

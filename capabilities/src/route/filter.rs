@@ -23,6 +23,7 @@ pub enum Exclusion {
     ContextTooShort { tokens: u32, needed: u32 },
     NotFree,
     Label { key: String },
+    StandsAside,
 }
 
 impl fmt::Display for Exclusion {
@@ -38,12 +39,13 @@ impl fmt::Display for Exclusion {
             }
             Self::CannotChat => f.write_str("does not answer chat requests"),
             Self::CannotEmbed => f.write_str("does not make embeddings"),
-            Self::NoTools => f.write_str("does not say that it can call tools"),
+            Self::NoTools => f.write_str("cannot call tools"),
             Self::NoVision => f.write_str("does not say that it takes images"),
             Self::ContextTooShort { tokens, needed } => {
                 write!(f, "its context of {tokens} tokens is shorter than the {needed} needed")
             }
             Self::NotFree => f.write_str("costs something, and only free ones were asked for"),
+            Self::StandsAside => f.write_str("the demonstration model stands aside for any other general model"),
             Self::Label { key } => write!(f, "its node's label {key:?} does not match"),
         }
     }
@@ -114,7 +116,8 @@ pub(super) struct Ability {
     tools: bool,
     vision: bool,
     tokens: u32,
-    /// What counts where a body does not say whether it can: "no" for a choice by meaning; whoever names a model is taken to know it.
+    /// What counts where a body does not say whether it takes images: "no" for a choice by meaning; whoever names a model is taken to
+    /// know it. Tools are another matter: servers of the OpenAI API take them without saying so.
     unsaid: bool,
 }
 
@@ -143,11 +146,11 @@ impl Ability {
     /// Whether a body lacks nothing: [`Self::lacking`] without saying what.
     #[inline]
     pub fn is_met(&self, traits: &Traits) -> bool {
-        let said = |asked: bool, can: Option<bool>| !asked | can.unwrap_or(self.unsaid);
+        let said = |asked: bool, can: Option<bool>, unsaid: bool| !asked | can.unwrap_or(unsaid);
         (!self.chat | traits.can_chat)
             & (!self.embed | traits.can_embed)
-            & said(self.tools, traits.tools)
-            & said(self.vision, traits.vision)
+            & said(self.tools, traits.tools, !traits.demonstration)
+            & said(self.vision, traits.vision, self.unsaid)
             & (traits.context_length.unwrap_or(u32::MAX) >= self.tokens)
     }
 
@@ -155,7 +158,7 @@ impl Ability {
         let lacking = [
             (self.chat && !traits.can_chat, Lacking::Chat),
             (self.embed && !traits.can_embed, Lacking::Embed),
-            (self.tools && !traits.tools.unwrap_or(self.unsaid), Lacking::Tools),
+            (self.tools && !traits.tools.unwrap_or(!traits.demonstration), Lacking::Tools),
             (self.vision && !traits.vision.unwrap_or(self.unsaid), Lacking::Vision),
             (traits.context_length.is_some_and(|tokens| tokens < self.tokens), Lacking::Tokens),
         ];

@@ -6,6 +6,7 @@ use super::meaning::Meaning;
 use super::screen::Screened;
 use crate::exemplars::{Needs, SetId};
 use crate::intent::{ModelChoice, Operation};
+use crate::score::asking::Asking;
 use crate::score::complexity::complexity;
 use crate::score::fit;
 use crate::view::Traits;
@@ -95,13 +96,20 @@ fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
     if meaning.is_some_and(|meaning| meaning.probabilities.iter().any(|probability| *probability >= FLOOR)) {
         return Reason::Matched;
     }
-    let missing = meaning.and_then(|meaning| meaning.missing).filter(|(_, probability)| *probability >= FLOOR);
+    let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
     let general =
         screened.view.roster().traits().iter().zip(&screened.bodies).any(|(traits, eligible)| *eligible && traits.general);
-    match missing.map(|(set, _)| set) {
-        Some(set) if set.needs() != Needs::Text => Reason::Refused(missing_refusal(screened, set)),
+    match missing {
+        Some(missing) if missing.set.needs() == Needs::Text && general => {
+            Reason::FallbackGeneral { instead_of: Some(missing.set.title()) }
+        }
+        // Where a general model could try, the request has to be plainly about something else.
+        Some(missing) if !general || missing.margin >= Asking::of(&screened.intent.text).margin() => match missing.set.needs() {
+            Needs::Text => Reason::Refused(Refusal::NothingFits),
+            Needs::Modality | Needs::Data | Needs::Device => Reason::Refused(missing_refusal(screened, missing.set)),
+        },
         _ if !general => Reason::Refused(Refusal::NothingFits),
-        missing => Reason::FallbackGeneral { instead_of: missing.map(SetId::title) },
+        _ => Reason::FallbackGeneral { instead_of: None },
     }
 }
 

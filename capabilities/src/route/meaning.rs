@@ -4,7 +4,7 @@
 //! probability of one, and nobody gains by announcing a thing thirty times. The exemplars of kinds that nobody eligible offers compete as
 //! well: what fits them better than anything offered is missing, not merely unlikely.
 
-use crate::exemplars::SetId;
+use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
 use crate::view::{Roster, Traits};
@@ -16,8 +16,18 @@ const COVERING: f32 = 0.06;
 pub(super) struct Meaning {
     /// For each body of the roster, the probability that it is what was asked for; 0 where it may not answer.
     pub probabilities: Vec<f32>,
-    /// The best-fitting kind that nobody eligible offers, and the probability that it is what was asked for.
-    pub missing: Option<(SetId, f32)>,
+    /// The best-fitting kind that nobody eligible offers.
+    pub missing: Option<Missing>,
+}
+
+/// A kind of thing that nobody eligible offers.
+#[derive(Clone, Copy)]
+pub(super) struct Missing {
+    pub set: SetId,
+    /// That it is what was asked for; odds until the softmax.
+    pub probability: f32,
+    /// How much more similar the request is to it than to any kind of text work, offered or not.
+    pub margin: f32,
 }
 
 impl Meaning {
@@ -33,17 +43,17 @@ impl Meaning {
     }
 
     /// Odds into probabilities: against "none", what is missing, and the best body of every other kind.
-    fn softmax(roster: &Roster, odds: Vec<f32>, missing: Option<(SetId, f32)>) -> Self {
+    fn softmax(roster: &Roster, odds: Vec<f32>, missing: Option<Missing>) -> Self {
         let mut best = vec![0f32; roster.groups().len()];
         for (traits, odds) in roster.traits().iter().zip(&odds) {
             let best = &mut best[traits.group as usize];
             *best = best.max(*odds);
         }
-        let rivals = 1.0 + missing.map_or(0.0, |(_, odds)| odds) + best.iter().sum::<f32>();
+        let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best.iter().sum::<f32>();
         let probability = |(traits, odds): (&Traits, &f32)| odds / (rivals - best[traits.group as usize] + odds);
         Self {
             probabilities: roster.traits().iter().zip(&odds).map(probability).collect(),
-            missing: missing.map(|(set, odds)| (set, odds / rivals)),
+            missing: missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing }),
         }
     }
 }
@@ -106,10 +116,16 @@ impl Kinds {
     }
 
     /// The likeliest kind that nobody offers or stands in for, with its odds.
-    fn missing(&self, calibration: &Calibration) -> Option<(SetId, f32)> {
+    fn missing(&self, calibration: &Calibration) -> Option<Missing> {
         let served =
             |set: &SetId| self.offered[set.position()] || set.covered_by().iter().any(|broader| self.offered[broader.position()]);
         let unserved = SetId::all().filter(|set| !served(set));
-        unserved.map(|set| (set, calibration.odds(score::similarity(self.weight(set))))).max_by(|(_, a), (_, b)| a.total_cmp(b))
+        let (set, similarity) = unserved.map(|set| (set, self.similarity(set))).max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        let text = SetId::all().filter(|set| set.needs() == Needs::Text).map(|set| self.similarity(set)).fold(-1.0, f32::max);
+        Some(Missing { set, probability: calibration.odds(similarity), margin: similarity - text })
+    }
+
+    fn similarity(&self, set: SetId) -> f32 {
+        score::similarity(self.weight(set))
     }
 }

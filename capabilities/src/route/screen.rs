@@ -9,8 +9,8 @@ use super::decision::{EXCLUDED_MAX, Excluded};
 use super::feedback::{Experience, Feedback};
 use super::filter::{self, Ability, Entry, Exclusion};
 use crate::exemplars::SetId;
-use crate::intent::Intent;
-use crate::view::RoutingView;
+use crate::intent::{Intent, ModelChoice};
+use crate::view::{RoutingView, Traits};
 
 /// What passes and what does not.
 pub(super) struct Screened<'a> {
@@ -44,7 +44,27 @@ impl<'a> Screened<'a> {
         for position in scope {
             screened.part(*position, anywhere, &ability);
         }
+        if intent.model == ModelChoice::Auto {
+            screened.set_demonstration_aside();
+        }
         screened
+    }
+
+    /// The demonstration model answers only where no other general model can.
+    fn set_demonstration_aside(&mut self) {
+        let traits = self.view.roster().traits();
+        let offered =
+            |wanted: fn(&Traits) -> bool| traits.iter().zip(&self.bodies).any(|(traits, eligible)| *eligible && wanted(traits));
+        if !offered(|traits| traits.demonstration) || !offered(|traits| traits.general && !traits.demonstration) {
+            return;
+        }
+        let roster = self.view.roster();
+        let is_demonstration = |position: &u32| traits[roster.body_of(*position as usize)].demonstration;
+        let aside: Vec<u32> = self.eligible.extract_if(.., |position| is_demonstration(position)).collect();
+        for position in aside {
+            self.bodies[roster.body_of(position as usize)] = false;
+            self.exclude(position, Exclusion::StandsAside);
+        }
     }
 
     fn part(&mut self, position: u32, anywhere: bool, ability: &Ability) {

@@ -98,7 +98,7 @@ fn mesh() -> Vec<Offered> {
             "general chat model",
             &[("parameters_b", "8"), ("context_length", "8192"), ("tools", "true")],
         ),
-        offer(3, "llm", "qwen2.5-coder:7b", "code model", &[("parameters_b", "7")]),
+        offer(3, "llm", "qwen2.5-coder:7b", "code model", &[("parameters_b", "7"), ("tools", "false")]),
         offer(4, "embedding", "nomic-embed-text", "text embeddings", &[]),
         offer(5, "llm", "atmo-tiny", "demonstration model", &[("parameters_b", "0.003"), ("demonstration", "true")]),
     ]
@@ -117,6 +117,19 @@ fn what_is_asked_for_by_meaning_is_found() {
     let intent = ask("write a Python function that removes duplicates from a list while keeping the order");
     assert_eq!(model_chosen(&view, &intent).as_deref(), Some("qwen2.5-coder:7b"));
     assert_eq!(decided(&view, &intent).reason, Reason::Matched);
+}
+
+#[test]
+fn the_demonstration_model_answers_only_where_no_other_general_model_can() {
+    let mut offered = mesh();
+    let intent = ask("demonstration model");
+    let decision = decided(&view(&offered), &intent);
+    assert!(decision.candidates.iter().all(|candidate| candidate.model != "atmo-tiny"));
+    assert!(decision.excluded.iter().any(|excluded| excluded.reason.contains("stands aside")));
+    let named = Intent { model: ModelChoice::Named("atmo-tiny".into()), ..intent.clone() };
+    assert_eq!(model_chosen(&view(&offered), &named).as_deref(), Some("atmo-tiny"));
+    offered.retain(|one| one.routable.capability.name != "llama3.1:8b");
+    assert_eq!(model_chosen(&view(&offered), &intent).as_deref(), Some("atmo-tiny"));
 }
 
 #[test]
