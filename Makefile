@@ -17,7 +17,7 @@ help: ## show this list
 build: prerequisites ## build target/release/atmo and target/release/atmo-sim
 	$(BUILD)
 
-demo: build ## three nodes here: a mesh, two intents, a lost provider (under a minute once built)
+demo: build ## three nodes here: a mesh, two intents, a lost provider (under half a minute once built)
 	$(BUILD) --package atmo --example demo
 	$(TARGET)/release/examples/demo $(TARGET)/release/atmo
 

@@ -80,6 +80,13 @@ impl Discovery {
         Self { urls: kept, found: BTreeMap::new() }
     }
 
+    /// Leaves out what is configured already, under whatever spelling of the same address.
+    pub fn without(mut self, bases: &[String]) -> Self {
+        let known: Vec<String> = bases.iter().map(|base| plain(base)).collect();
+        self.urls.retain(|url| !known.contains(&plain(url)));
+        self
+    }
+
     /// What answers now, in the order of preference of the addresses. May be dropped at any time.
     pub async fn look(&mut self) -> Vec<Found> {
         let answers = futures::future::join_all(self.urls.iter().map(|url| probe(url))).await;
@@ -92,6 +99,12 @@ impl Discovery {
         self.found = still;
         self.urls.iter().filter_map(|url| self.found.get(url).cloned()).collect()
     }
+}
+
+/// Scheme, host and port alone, with one name for this machine.
+fn plain(url: &str) -> String {
+    let url = url.trim().trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/').to_lowercase();
+    url.replace("://localhost", "://127.0.0.1").replace("://[::1]", "://127.0.0.1")
 }
 
 /// Looks once.

@@ -132,3 +132,13 @@ pub trait Backend: Send + Sync {
     /// Ends what the backend started itself (a child process). Others have nothing to end.
     async fn shut_down(&self) {}
 }
+
+/// Bounds what a backend is asked; past `limit` the question is dropped.
+async fn in_time<T>(
+    backend: &str,
+    limit: Duration,
+    asking: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let bounded = tokio::time::timeout(limit, asking).await;
+    bounded.unwrap_or_else(|_| Err(BackendError::TimedOut { backend: backend.to_owned() }))
+}

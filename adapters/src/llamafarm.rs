@@ -124,8 +124,7 @@ impl Backend for LlamaFarm {
     }
 
     async fn describe(&self) -> Result<Description, BackendError> {
-        let bounded = tokio::time::timeout(DESCRIBE_TIMEOUT, self.ask()).await;
-        bounded.unwrap_or_else(|_| Err(BackendError::TimedOut { backend: self.name().to_owned() }))
+        crate::in_time(self.name(), DESCRIBE_TIMEOUT, self.ask()).await
     }
 
     async fn health(&self) -> Health {

@@ -1,6 +1,6 @@
 //! The one state machine of a node: the mesh and what can be routed to, composed.
 //!
-//! Same contract as [`Mesh`](atmo_protocol::mesh::Mesh): `handle(now, input)`, drain `poll_output()`, sleep until `poll_timeout()`, pull
+//! Same contract as [`Mesh`]: `handle(now, input)`, drain `poll_output()`, sleep until `poll_timeout()`, pull
 //! frames with `poll_send`. Beside the mesh's own outputs it publishes an immutable [`RoutingView`]: at once for the first change after
 //! quiet, then at most every [`VIEW_INTERVAL_MS`]; a request never waits for gossip.
 

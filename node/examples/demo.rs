@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStdout, Command};
 /// The second model of the demo: the same weights as the built-in one in another precision, run from a file as any GGUF would be.
 const MODEL_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../adapters/assets/tiny-llm/atmo-tiny-f16.gguf");
 /// The whole demo; what takes longer does not work.
-const DEMO_TIME_MAX: Duration = Duration::from_secs(90);
+const DEMO_TIME_MAX: Duration = Duration::from_secs(30);
 /// A started node, a new member, a lost provider: each shows within this.
 const STEP_TIME_MAX: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -9,6 +9,7 @@ pub mod channel;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use atmo_protocol::admission::{
@@ -39,8 +40,14 @@ pub struct Gate {
     store: Arc<Store>,
     /// Our own chain: says which mesh this is.
     chain: ArcSwap<Chain>,
-    admitted: Mutex<BTreeMap<NodeId, Arc<VerifiedChain>>>,
+    admitted: Mutex<BTreeMap<NodeId, Admitted>>,
     redemptions: Semaphore,
+}
+
+/// A member that was let in, and when last.
+struct Admitted {
+    chain: Arc<VerifiedChain>,
+    since: Instant,
 }
 
 /// A connection that was not admitted. Travels through libp2p inside an `io::Error`.
@@ -77,24 +84,24 @@ impl Gate {
 
     /// The chain by which a connected peer was admitted.
     pub fn chain_of(&self, node: &NodeId) -> Option<Arc<VerifiedChain>> {
-        self.admitted().get(node).cloned()
+        self.admitted().get(node).map(|admitted| Arc::clone(&admitted.chain))
     }
 
     pub fn roles(&self, node: &NodeId) -> Option<Roles> {
         self.chain_of(node).map(|chain| chain.member.roles)
     }
 
-    /// The peer's last connection ended.
-    pub fn forget(&self, node: &NodeId) {
-        self.admitted().remove(node);
+    /// Forgets who is not connected any more. Whoever was admitted a moment ago may not have reached the swarm yet.
+    pub fn keep(&self, is_connected: impl Fn(&NodeId) -> bool) {
+        self.admitted().retain(|node, admitted| admitted.since.elapsed() < HANDSHAKE_MAX * 2 || is_connected(node));
     }
 
     /// Connected members whose certificate has run out by `now_ms`.
     pub fn expired(&self, now_ms: u64) -> Vec<NodeId> {
-        self.admitted().iter().filter(|(_, chain)| chain.member.expires_ms < now_ms).map(|(node, _)| *node).collect()
+        self.admitted().iter().filter(|(_, admitted)| admitted.chain.member.expires_ms < now_ms).map(|(node, _)| *node).collect()
     }
 
-    fn admitted(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<VerifiedChain>>> {
+    fn admitted(&self) -> MutexGuard<'_, BTreeMap<NodeId, Admitted>> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,7 +148,7 @@ impl Gate {
         // Checked a moment ago by the handshake; the mesh may have changed since.
         let chain = VerifiedChain::new(&admission.chain, &mesh)
             .map_err(|_| NotAdmitted::Broken(io::ErrorKind::ConnectionAborted.into()))?;
-        self.admitted().insert(node, Arc::new(chain));
+        self.admitted().insert(node, Admitted { chain: Arc::new(chain), since: Instant::now() });
         Ok(())
     }
 
@@ -154,6 +161,7 @@ impl Gate {
 
     /// Spends a use of the invitation, on disk before the certificate leaves.
     async fn redeem(&self, redeem: Redeem) -> Result<Joined, Refusal> {
+        tracing::info!(name = redeem.name, node = redeem.node.short(), "a newcomer shows a join code");
         let _place = self.redemptions.try_acquire().map_err(|_| Refusal::Busy)?;
         let store = Arc::clone(&self.store);
         let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, wall_ms());

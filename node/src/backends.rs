@@ -112,25 +112,19 @@ impl Backends {
         let mut rounds = tokio::time::interval(DESCRIBE_INTERVAL);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut announced = Vec::new();
-        if end.run_until_cancelled(self.import_models()).await.is_none() {
-            return;
-        }
-        for round in 0_u32.. {
-            if end.run_until_cancelled(rounds.tick()).await.is_none() {
-                return;
-            }
-            let work = async {
+        let look = async {
+            for round in 0_u32.. {
+                rounds.tick().await;
                 if round % DISCOVER_EVERY == 0 {
                     self.discover().await;
                 }
                 self.describe().await;
                 self.announce(&provider, &embedder, &driver, &mut announced).await;
                 self.looked.send_replace(true);
-            };
-            if end.run_until_cancelled(work).await.is_none() {
-                return;
             }
-        }
+        };
+        // A model of many gigabytes takes minutes to import, which holds up nobody else.
+        end.run_until_cancelled(async { tokio::join!(look, self.import_models()) }).await;
     }
 
     /// Waits until every backend was asked once, for a bounded time: a first command should not find an empty mesh.
@@ -263,8 +257,11 @@ impl Known {
             }
         }
         self.missed = if said.is_ok() { 0 } else { self.missed.saturating_add(1) };
-        self.said = said;
-        self.health = health;
+        // An engine under load may be late once; its requests need not go elsewhere for that.
+        if !(matches!(said, Err(BackendError::TimedOut { .. })) && self.missed == 1) {
+            self.said = said;
+            self.health = health;
+        }
     }
 
     /// Nothing while it is down.

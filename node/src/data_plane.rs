@@ -4,12 +4,16 @@
 //! does not.
 
 use std::io;
+use std::time::Duration;
 
 use atmo_protocol::NodeId;
 use futures::{AsyncRead, AsyncWrite};
 
 use crate::peer::peer_id;
 use crate::swarm::streams::{DATA, Opener};
+
+/// Opening a stream on a live connection needs no round trip of its own.
+const OPEN_WAIT: Duration = Duration::from_secs(3);
 
 /// A stream to one node. Dropping it before the end tells the other side to stop.
 pub type ByteStream = Box<dyn Duplex>;
@@ -32,7 +36,7 @@ pub struct OverSwarm(pub Opener);
 #[async_trait::async_trait]
 impl DataPlane for OverSwarm {
     async fn open(&self, node: &NodeId) -> io::Result<ByteStream> {
-        let stream = self.0.open(peer_id(node), DATA).await?;
+        let stream = tokio::time::timeout(OPEN_WAIT, self.0.open(peer_id(node), DATA)).await??;
         Ok(Box::new(stream))
     }
 }

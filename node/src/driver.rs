@@ -8,7 +8,7 @@ pub mod links;
 mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,9 +16,9 @@ use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, Node
 use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
-use atmo_protocol::record::{CapabilityBody, Offered};
+use atmo_protocol::record::{CapabilityBody, Load, Offered};
 use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
-use atmo_protocol::{MeshId, Mode, NodeId, NodeKey};
+use atmo_protocol::{CapabilityId, MeshId, Mode, NodeId, NodeKey};
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -45,6 +45,9 @@ pub use listen::{ListenError, open as open_listeners};
 const COMMANDS_WAITING_MAX: usize = 64;
 /// Frames that may wait for the loop, over all links; a link whose frames do not fit waits, which slows its peer.
 const LINK_EVENTS_WAITING_MAX: usize = 256;
+/// A disk that is full for a moment is tried again, for five minutes in all.
+const PERSIST_TRIES: u32 = 100;
+const PERSIST_PAUSE: Duration = Duration::from_secs(3);
 /// Connected members' certificates are looked at this often.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Roughly how large a frame is asked for: small enough that several peers take turns.
@@ -102,6 +105,8 @@ pub struct Parts {
     pub swarm: Swarm<Behaviour>,
     pub opener: Opener,
     pub accepted: mpsc::Receiver<Accepted>,
+    /// Loads that rode on replies to this node's own requests.
+    pub loads: mpsc::Receiver<(CapabilityId, Load)>,
     /// Nodes to dial first: introducers of a join code, the address book.
     pub found: Vec<(NodeId, Vec<String>)>,
     /// What ends the node when it must not go on.
@@ -122,6 +127,8 @@ pub struct Driver {
     offers: Vec<(Offered, Arc<CapabilityBody>)>,
     remembered: Vec<(NodeId, Vec<String>)>,
     blamed: BTreeMap<String, u64>,
+    /// What is written to disk for `atmo invite` without a running node.
+    listen_kept: Arc<Mutex<Vec<String>>>,
     commands: mpsc::Receiver<Command>,
     link_events: mpsc::Receiver<LinkEvent>,
     persisted: mpsc::Receiver<u64>,
@@ -183,6 +190,7 @@ impl Driver {
             offers: Vec::new(),
             remembered: Vec::new(),
             blamed: BTreeMap::new(),
+            listen_kept: Arc::default(),
             commands,
             link_events,
             persisted,
@@ -209,6 +217,9 @@ impl Driver {
                 event = self.parts.swarm.select_next_some() => self.on_swarm(event),
                 Some(accepted) = self.parts.accepted.recv() => self.on_stream(accepted),
                 Some(event) = self.link_events.recv() => self.on_link(event),
+                Some((id, load)) = self.parts.loads.recv() => {
+                    self.handle(Input::LoadHeard { node: id.node, slug: id.slug, load });
+                }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
                 _ = expiry.tick() => self.close_expired(),
@@ -281,9 +292,19 @@ impl Driver {
     /// Writes to disk off the loop: what waits for it is only this node's next record.
     fn persist(&self, incarnation: u64) {
         let (store, done) = (Arc::clone(&self.parts.store), self.persisted_in.clone());
-        tokio::task::spawn_blocking(move || match store.raise_incarnation(incarnation) {
-            Ok(_) => _ = done.blocking_send(incarnation),
-            Err(error) => tracing::error!(%error, "this node stays silent in the mesh: its incarnation cannot be written"),
+        tokio::task::spawn_blocking(move || {
+            for _ in 0..PERSIST_TRIES {
+                match store.raise_incarnation(incarnation) {
+                    Ok(_) => {
+                        _ = done.blocking_send(incarnation);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "this node stays silent in the mesh until its incarnation can be written")
+                    }
+                }
+                std::thread::sleep(PERSIST_PAUSE);
+            }
         });
     }
 
@@ -390,13 +411,14 @@ impl Driver {
         {
             self.links.close(&node);
             self.wants_send.remove(&node);
-            self.parts.gate.forget(&node);
             self.handle(Input::LinkDown { peer: node, cause: loss });
         }
     }
 
     /// A certificate is checked when a connection begins, and again while it lasts.
     fn close_expired(&mut self) {
+        let swarm = &self.parts.swarm;
+        self.parts.gate.keep(|node| swarm.is_connected(&peer_id(node)));
         for node in self.parts.gate.expired(self.clock.now().wall_ms) {
             tracing::info!(node = node.short(), "the node's certificate has expired: closing the connection");
             _ = self.parts.swarm.disconnect_peer_id(peer_id(&node));
@@ -407,9 +429,12 @@ impl Driver {
         change(&mut self.listening);
         let addresses = self.listening.addresses();
         let store = Arc::clone(&self.parts.store);
-        let kept = addresses.clone();
+        *lock(&self.listen_kept) = addresses.clone();
+        let kept = Arc::clone(&self.listen_kept);
+        // Reads what is newest when it runs: tasks may overtake each other.
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = store.save_listen(kept) {
+            let kept = lock(&kept);
+            if let Err(error) = store.save_listen(kept.clone()) {
                 tracing::warn!(%error, "the listen addresses were not written");
             }
         });
@@ -485,7 +510,7 @@ impl Driver {
         self.links.restart(Arc::new(MemoVerifier::new(membership.mesh)));
         self.wants_send.clear();
         self.parts.membership = membership;
-        self.parts.incarnation += 1;
+        self.parts.incarnation = self.coordinator.mesh().incarnation();
         self.coordinator = coordinator(&self.parts, &self.clock);
         self.begin(found);
     }
@@ -510,6 +535,10 @@ impl Driver {
             }
         }
     }
+}
+
+fn lock(addresses: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
+    addresses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn coordinator(parts: &Parts, clock: &Clock) -> Coordinator {

@@ -94,10 +94,11 @@ pub async fn write_request(io: &mut (impl AsyncWrite + Unpin), head: &RequestHea
     io.flush().await
 }
 
-pub async fn read_request(io: &mut (impl AsyncRead + Unpin)) -> io::Result<(RequestHead, Vec<u8>)> {
+/// `body_bytes_max`: what this node takes, at most [`BODY_BYTES_MAX`].
+pub async fn read_request(io: &mut (impl AsyncRead + Unpin), body_bytes_max: usize) -> io::Result<(RequestHead, Vec<u8>)> {
     let head: RequestHead = read_frame(io).await?;
     let length = head.body_bytes as usize;
-    if length > BODY_BYTES_MAX {
+    if length > body_bytes_max.min(BODY_BYTES_MAX) {
         return Err(malformed(format!("a request body of {length} bytes is too large")));
     }
     // Grown as bytes arrive: a claimed length alone reserves nothing.
@@ -200,7 +201,7 @@ mod tests {
         let mut wire = Cursor::new(Vec::new());
         block_on(write_request(&mut wire, &head(5), b"hello")).unwrap();
         wire.set_position(0);
-        assert_eq!(block_on(read_request(&mut wire)).unwrap(), (head(5), b"hello".to_vec()));
+        assert_eq!(block_on(read_request(&mut wire, 5)).unwrap(), (head(5), b"hello".to_vec()));
 
         let mut wire = Cursor::new(Vec::new());
         let verdict = Verdict::Busy { wait_ms: 7, load: Load::default() };
@@ -214,12 +215,32 @@ mod tests {
         assert_eq!(block_on(read_piece(&mut wire)).unwrap(), Piece::End(trailer));
     }
 
+    /// What crosses the wire today must be what crossed it yesterday.
+    #[test]
+    fn golden_bytes() {
+        let accepted = Verdict::Accepted { status: 200, content_type: "application/json".into(), load: Load::default() };
+        let refused = Verdict::Refused { why: Why::NotOffered, message: "no".into() };
+        let trailer = Trailer { prompt_tokens: 2, completion_tokens: 300, error: Some("e".into()), ..Trailer::default() };
+        for (bytes, golden) in [
+            (
+                frame(&head(5)),
+                "0000003e0101010101010101010101010101010101fbe8030174020202020202020202020202020202020202020202020202020202020202020200047177656e0500",
+            ),
+            (frame(&accepted), "0000001a00c8106170706c69636174696f6e2f6a736f6e00000000000000"),
+            (frame(&Verdict::Busy { wait_ms: 7, load: Load::default() }), "00000009010700000000000000"),
+            (frame(&refused), "000000050200026e6f"),
+            (frame(&trailer), "0000000f02fb2c010000000000000001016500"),
+        ] {
+            assert_eq!(hex::encode(bytes.unwrap()), golden);
+        }
+    }
+
     #[test]
     fn lies_about_length_are_errors() {
         let mut short = Cursor::new(Vec::new());
         block_on(write_request(&mut short, &head(500), b"hello")).unwrap();
         short.set_position(0);
-        assert_eq!(block_on(read_request(&mut short)).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(block_on(read_request(&mut short, 500)).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 
         let mut huge = Cursor::new(u32::MAX.to_be_bytes().to_vec());
         assert_eq!(block_on(read_verdict(&mut huge)).unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -22,8 +22,10 @@ use crate::data_plane::DataPlane;
 use crate::embedder::EmbedderSlot;
 use crate::exchange::Why;
 use crate::feedback::{Experiences, InFlight};
+use crate::metrics::Metrics;
 use crate::provider::{Execution, Provider, Rejection};
 use remote::RemoteAnswer;
+pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
 
 /// Candidates tried for one request. With four broken ones the mesh has a problem that a fifth attempt does not solve.
 const ATTEMPTS_MAX: usize = 4;
@@ -35,8 +37,11 @@ pub struct Executor {
     pub certificate: Arc<ArcSwap<CertificateHash>>,
     pub provider: Arc<Provider>,
     pub data_plane: Arc<dyn DataPlane>,
+    /// Goes to the driver.
+    pub loads_heard: LoadsHeard,
     pub experiences: Experiences,
     pub embedder: Arc<EmbedderSlot>,
+    pub metrics: Metrics,
     /// False in provider mode: own requests never leave.
     pub may_ask_others: bool,
     /// For a request that names no deadline.
@@ -69,6 +74,7 @@ pub struct Answer {
     first: Option<Bytes>,
     rest: Source,
     in_flight: InFlight,
+    deadline: Instant,
 }
 
 /// A candidate that did not answer.
@@ -121,6 +127,17 @@ impl Executor {
 
     /// Runs the request until the first byte of its answer. Dropping the future cancels.
     pub async fn run(&self, ask: Ask) -> Result<Answer, ExecuteError> {
+        let outcome = self.try_candidates(ask).await;
+        let label = match &outcome {
+            Ok(_) => "answered",
+            Err(ExecuteError::NothingFits(_)) => "nothing_fits",
+            Err(ExecuteError::AllFailed(_)) => "failed",
+        };
+        self.metrics.asked.with_label_values(&[label]).inc();
+        outcome
+    }
+
+    async fn try_candidates(&self, ask: Ask) -> Result<Answer, ExecuteError> {
         let mut intent = self.intent(&ask).await;
         let mut failed = Vec::new();
         let mut first_decision = None;
@@ -133,9 +150,13 @@ impl Executor {
                     ExecuteError::AllFailed(failed)
                 });
             };
+            let decision_has_others = decision.candidates.len() > 1;
             let decision = first_decision.get_or_insert(decision);
-            match self.attempt(&candidate, &ask).await {
-                Ok(begun) => return Ok(begun.into_answer(decision.clone(), candidate, failed)),
+            // One that accepts and stays silent must leave time for the others.
+            let remaining = ask.deadline.saturating_duration_since(Instant::now());
+            let patience = if decision_has_others { remaining / 2 } else { remaining };
+            match self.attempt(&candidate, &ask, patience).await {
+                Ok(begun) => return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline)),
                 Err((why, message)) => {
                     tracing::info!(trace = ask.trace, capability = candidate.name, %message, "attempt failed");
                     intent.constraints.exclude.push(candidate.id.clone());
@@ -168,9 +189,8 @@ impl Executor {
     }
 
     /// Sends the request to one candidate and waits for the first byte.
-    async fn attempt(&self, candidate: &Candidate, ask: &Ask) -> Result<Begun, (Failure, String)> {
+    async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Duration) -> Result<Begun, (Failure, String)> {
         let in_flight = self.experiences.start(&candidate.id);
-        let remaining = ask.deadline.saturating_duration_since(Instant::now());
         let begin = async {
             if candidate.id.node == self.me {
                 self.begin_here(candidate, ask).await
@@ -178,9 +198,9 @@ impl Executor {
                 self.begin_there(candidate, ask).await
             }
         };
-        let outcome = match tokio::time::timeout(remaining, begin).await {
+        let outcome = match tokio::time::timeout(patience, begin).await {
             Ok(outcome) => outcome,
-            Err(_) => Err((Failure::TimedOut, "no first byte within the deadline".to_owned())),
+            Err(_) => Err((Failure::TimedOut, "no first byte within its time".to_owned())),
         };
         match outcome {
             Ok((status, content_type, first, rest)) => {
@@ -216,7 +236,8 @@ impl Executor {
         let stream = self.data_plane.open(&candidate.id.node).await;
         let stream = stream.map_err(|error| (Failure::Broken, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
-        let mut answer = RemoteAnswer::ask(stream, self.call(candidate, ask), certificate).await.map_err(rejected)?;
+        let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());
+        let mut answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads).await.map_err(rejected)?;
         let first = answer.next().await.transpose().map_err(|BrokenOff(cause)| (Failure::Broken, cause))?;
         Ok((answer.status, answer.content_type.clone(), first, Source::There(answer.into())))
     }
@@ -234,9 +255,9 @@ struct Begun {
 }
 
 impl Begun {
-    fn into_answer(self, decision: Decision, by: Candidate, failed: Vec<Attempt>) -> Answer {
+    fn into_answer(self, decision: Decision, by: Candidate, failed: Vec<Attempt>, deadline: Instant) -> Answer {
         let Self { status, content_type, first, rest, in_flight } = self;
-        Answer { decision, by, failed, status, content_type, first, rest, in_flight }
+        Answer { decision, by, failed, status, content_type, first, rest, in_flight, deadline }
     }
 }
 
@@ -257,10 +278,16 @@ impl Answer {
         if let Some(first) = self.first.take() {
             return Some(Ok(first));
         }
-        let piece = match &mut self.rest {
-            Source::Here(execution) => execution.next().await.map(|piece| piece.map_err(|error| BrokenOff(error.to_string()))),
-            Source::There(answer) => answer.next().await,
+        let next = async {
+            match &mut self.rest {
+                Source::Here(execution) => {
+                    execution.next().await.map(|piece| piece.map_err(|error| BrokenOff(error.to_string())))
+                }
+                Source::There(answer) => answer.next().await,
+            }
         };
+        let late = || Some(Err(BrokenOff("the time for the request ran out".to_owned())));
+        let piece = tokio::time::timeout_at(self.deadline.into(), next).await.unwrap_or_else(|_| late());
         if let Some(Err(_)) = &piece {
             self.in_flight.failed();
         }

@@ -35,6 +35,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod logging;
+pub mod metrics;
 pub mod platform;
 pub mod shutdown;
 pub mod store;

@@ -10,6 +10,7 @@ use atmo_protocol::invitation::JoinCode;
 use atmo_protocol::wire::VerifiedChain;
 use atmo_protocol::{Chain, Mode, NodeId};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::config::Config;
 use crate::control::{CommandError, InviteRequest};
@@ -46,8 +47,10 @@ impl Current {
 
 /// The mesh to start in: the folder's, a private one if there is none, the one that the configured code stands for if we are not in it.
 pub async fn at_start(store: &Store, config: &Config) -> anyhow::Result<Arc<Current>> {
-    if let Some(code) = config.join.as_deref().filter(|_| config.mode != Mode::Standalone) {
-        join_at_start(store, code, &config.name).await?;
+    match &config.join {
+        Some(_) if config.mode == Mode::Standalone => tracing::warn!("the join code is not used: a standalone node joins nobody"),
+        Some(code) => join_at_start(store, code, &config.name).await?,
+        None => {}
     }
     let membership = membership::current_or_private(store, wall_ms())?;
     Ok(Arc::new(Current::new(membership)?))
@@ -93,6 +96,7 @@ fn refuse_standalone(node: &Node, to: &str) -> Result<(), CommandError> {
 
 pub async fn invite(node: &Node, request: InviteRequest) -> Result<Value, CommandError> {
     refuse_standalone(node, "invite")?;
+    let _moving = node.moving.lock().await;
     let roles = membership::parse_roles(&request.roles).map_err(CommandError::usage)?;
     let grant = Grant { ttl_ms: request.ttl_seconds.saturating_mul(1000), uses: request.uses, roles };
     let addresses = node.driver.listening().await.map_err(CommandError::failed)?;
@@ -100,42 +104,64 @@ pub async fn invite(node: &Node, request: InviteRequest) -> Result<Value, Comman
     Ok(invite.to_json())
 }
 
-pub async fn create(node: &Node, name: Option<String>) -> Result<Value, CommandError> {
-    let _moving = node.moving.lock().await;
-    let created = on_disk(node, move |store| membership::create(store, name.as_deref(), wall_ms())).await?;
-    move_to(node, created, Vec::new()).await
+pub async fn create(node: &Arc<Node>, name: Option<String>) -> Result<Value, CommandError> {
+    let moving = Arc::clone(&node.moving).lock_owned().await;
+    to_its_end(node, moving, async move |node| {
+        let created = on_disk(&node, move |store| membership::create(store, name.as_deref(), wall_ms())).await?;
+        move_to(&node, created, Vec::new()).await
+    })
+    .await
 }
 
-pub async fn join(node: &Node, code: &str) -> Result<Value, CommandError> {
+/// Hanging up gives up until the code is redeemed, and changes nothing from then on.
+pub async fn join(node: &Arc<Node>, code: &str) -> Result<Value, CommandError> {
     let code: JoinCode = code.parse().map_err(CommandError::usage)?;
-    if node.mode == Mode::Standalone {
-        return Err(CommandError::failed(
-            "this node runs standalone and touches no network; start it without `--mode standalone` to join",
-        ));
-    }
-    let _moving = node.moving.lock().await;
+    refuse_standalone(node, "join")?;
+    let moving = Arc::clone(&node.moving).lock_owned().await;
     let asked = code.clone();
     let step = on_disk(node, move |store| membership::join_step(store, &asked)).await?;
     if step == JoinStep::AlreadyMember {
         return Ok(node.current().membership.to_json());
     }
     let joined = join_once(node.store.identity(), &code, &node.name).await.map_err(CommandError::failed)?;
-    let found = code.introducers.iter().map(|introducer| (introducer.node, introducer.addresses.clone())).collect();
-    let accepted =
-        on_disk(node, move |store| membership::accept(store, &code, &joined.chain, joined.mesh_name, wall_ms() / 1000));
-    move_to(node, accepted.await?, found).await
+    to_its_end(node, moving, async move |node| {
+        let found = code.introducers.iter().map(|introducer| (introducer.node, introducer.addresses.clone())).collect();
+        let accept = move |store: &Store| membership::accept(store, &code, &joined.chain, joined.mesh_name, wall_ms() / 1000);
+        move_to(&node, on_disk(&node, accept).await?, found).await
+    })
+    .await
 }
 
 /// The running node is in a private mesh of its own afterwards.
-pub async fn leave(node: &Node) -> Result<Value, CommandError> {
-    let _moving = node.moving.lock().await;
-    let (left, private) = on_disk(node, |store| {
-        let left = membership::leave(store)?;
-        Ok((left, membership::current_or_private(store, wall_ms())?))
+pub async fn leave(node: &Arc<Node>) -> Result<Value, CommandError> {
+    let moving = Arc::clone(&node.moving).lock_owned().await;
+    to_its_end(node, moving, async move |node| {
+        let (left, private) = on_disk(&node, |store| {
+            let left = membership::leave(store)?;
+            Ok((left, membership::current_or_private(store, wall_ms())?))
+        })
+        .await?;
+        move_to(&node, private, Vec::new()).await?;
+        Ok(left.to_json())
     })
-    .await?;
-    move_to(node, private, Vec::new()).await?;
-    Ok(left.to_json())
+    .await
+}
+
+/// Runs a change in a task of its own: once the folder begins to change, what runs must follow, whoever hangs up meanwhile.
+async fn to_its_end<F>(
+    node: &Arc<Node>,
+    moving: OwnedMutexGuard<()>,
+    change: impl FnOnce(Arc<Node>) -> F,
+) -> Result<Value, CommandError>
+where
+    F: Future<Output = Result<Value, CommandError>> + Send + 'static,
+{
+    let change = change(Arc::clone(node));
+    let task = tokio::spawn(async move {
+        let _moving = moving;
+        change.await
+    });
+    task.await.map_err(CommandError::failed)?
 }
 
 /// Tells everything that runs; what names the same mesh only changes what the node says of it.

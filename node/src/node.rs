@@ -11,6 +11,7 @@ use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::{CapabilityId, Mode, NodeId};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,13 +20,15 @@ use crate::backends::Backends;
 use crate::commands::Commands;
 use crate::config::{Api, Config};
 use crate::data_plane::{DataPlane, Nowhere, OverSwarm};
+use crate::driver::clock::wall_ms;
 use crate::driver::{self, Driver, DriverHandle, Parts};
 use crate::embedder::EmbedderSlot;
-use crate::execute::Executor;
+use crate::execute::{Executor, LOADS_WAITING_MAX};
 use crate::feedback::Experiences;
 use crate::mesh_change::{self, Current};
+use crate::metrics::Metrics;
 use crate::provider::Provider;
-use crate::serve::Server;
+use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::{control, peer, proxy, swarm};
@@ -51,7 +54,7 @@ pub struct Node {
     pub shutdown: Shutdown,
     current: Mutex<Arc<Current>>,
     /// Held while the node moves from one mesh to another.
-    pub moving: tokio::sync::Mutex<()>,
+    pub moving: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Node {
@@ -90,7 +93,10 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
     let shutdown = Shutdown::new();
     shutdown.obey_signals()?;
     let store = Arc::new(store);
-    let current = mesh_change::at_start(&store, &config).await?;
+    let current = tokio::select! {
+        current = mesh_change::at_start(&store, &config) => current?,
+        () = shutdown.draining() => return Ok(()),
+    };
     let (api, api_address) = bind_api(&config.api).await?;
     let control = control::bind(store.dir()).context("the control socket cannot be opened")?;
     let start = Start { config, store, current, api, api_address, control };
@@ -137,7 +143,10 @@ impl Start {
         let space = EmbeddingSpace::minilm();
         let id = store.node_id();
         let view = Arc::new(ArcSwap::from_pointee(RoutingView::empty(id, Arc::clone(&space))));
-        let provider = Arc::new(Provider::new());
+        let metrics = Metrics::new();
+        let provider = Arc::new(Provider::new(metrics.clone()));
+        // On disk before anything listens: a node that cannot write must not start.
+        let incarnation = store.raise_incarnation((store.state()?.incarnation + 1).max(wall_ms() / 1000))?;
         let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;
@@ -148,26 +157,34 @@ impl Start {
             store.save_ports(ports.or(kept))?;
         }
         let data_plane: Arc<dyn DataPlane> = if online { Arc::new(OverSwarm(opener.clone())) } else { Arc::new(Nowhere) };
+        let request_max = Duration::from_secs(config.limits.request_seconds);
+        let (loads_heard, loads) = mpsc::channel(LOADS_WAITING_MAX);
         let executor = Arc::new(Executor {
             me: id,
             view: Arc::clone(&view),
             certificate: Arc::new(ArcSwap::from_pointee(current.chain.hash())),
             provider: Arc::clone(&provider),
             data_plane,
+            loads_heard,
             experiences: Experiences::default(),
             embedder: Arc::new(EmbedderSlot::new(store.dir())),
+            metrics,
             may_ask_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
-            request_max: Duration::from_secs(config.limits.request_seconds),
+            request_max,
         });
-        let server =
-            Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), config.limits.mesh_requests as usize);
+        let limits = serve::Limits {
+            requests: config.limits.mesh_requests as usize,
+            body_bytes: config.limits.body_bytes as usize,
+            request_time: request_max,
+        };
+        let server = Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), limits);
         let (driver, handle) = Driver::new(Parts {
             key: store.identity().clone(),
             name: config.name.clone(),
             mode: config.mode,
             labels: config.labels.clone().into_iter().collect(),
             membership: current.as_member(),
-            incarnation: store.state()?.incarnation,
+            incarnation,
             space,
             view,
             store: Arc::clone(&store),
@@ -177,6 +194,7 @@ impl Start {
             swarm,
             opener,
             accepted,
+            loads,
             found: mesh_change::known_nodes(&store, &current),
             shutdown: shutdown.clone(),
             may_dial: online,
@@ -195,7 +213,7 @@ impl Start {
             backends: Arc::clone(&backends),
             shutdown: shutdown.clone(),
             current: Mutex::new(current),
-            moving: tokio::sync::Mutex::default(),
+            moving: Arc::default(),
         });
         let (background, requests) = (&tasks.background, &tasks.requests);
         background.spawn(driver.run(shutdown.drain_token(), tasks.end.clone()));

@@ -4,8 +4,8 @@
 //! What is running and waiting *is* the load that this node announces.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::exchange::Why;
+use crate::metrics::Metrics;
 
 /// Requests that may wait for each slot: with more, the wait is longer than going elsewhere.
 const WAITING_PER_SLOT: u16 = 4;
@@ -30,9 +31,12 @@ const WAIT_GUESS: Duration = Duration::from_secs(1);
 /// What this node offers, and how busy each of it is.
 pub struct Provider {
     served: ArcSwap<BTreeMap<Slug, Arc<Served>>>,
+    /// Gauges that may still be in use by requests of a capability that is not offered at the moment.
+    gauges: Mutex<BTreeMap<Slug, Weak<Gauge>>>,
     /// Rung whenever a load changed.
     load_changed: Arc<Notify>,
     draining: AtomicBool,
+    metrics: Metrics,
 }
 
 /// One capability with the backend behind it.
@@ -86,19 +90,25 @@ struct Occupied {
 struct Waiting<'a>(&'a Gauge);
 
 impl Provider {
-    pub fn new() -> Self {
-        Self { served: ArcSwap::default(), load_changed: Arc::default(), draining: false.into() }
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            served: ArcSwap::default(),
+            gauges: Mutex::default(),
+            load_changed: Arc::default(),
+            draining: false.into(),
+            metrics,
+        }
     }
 
     /// Replaces what is offered. Capabilities that stay keep their counters and the requests they run.
     pub fn serve(&self, offers: Vec<(Slug, Arc<dyn Backend>, Slug, u16)>) {
-        let before = self.served.load();
+        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.retain(|_, gauge| gauge.strong_count() > 0);
         let mut now = BTreeMap::new();
         for (slug, backend, backend_slug, slots) in offers {
-            let gauge = match before.get(&slug) {
-                Some(served) if served.gauge.slots == slots => served.gauge.clone(),
-                _ => Arc::new(Gauge::new(slots, self.load_changed.clone())),
-            };
+            let kept = gauges.get(&slug).and_then(Weak::upgrade).filter(|gauge| gauge.slots == slots.max(1));
+            let gauge = kept.unwrap_or_else(|| Arc::new(Gauge::new(slots, self.load_changed.clone())));
+            gauges.insert(slug.clone(), Arc::downgrade(&gauge));
             now.insert(slug.clone(), Arc::new(Served { slug, backend, backend_slug, gauge }));
         }
         self.served.store(Arc::new(now));
@@ -126,6 +136,17 @@ impl Provider {
 
     /// Waits for a slot, then for the backend's first word. Cancelled by dropping the future.
     pub async fn execute(&self, call: Call) -> Result<Execution, Rejection> {
+        let outcome = self.try_execute(call).await;
+        let label = match &outcome {
+            Ok(_) => "accepted",
+            Err(Rejection::Busy { .. }) => "busy",
+            Err(Rejection::Refused { .. }) => "refused",
+        };
+        self.metrics.served.with_label_values(&[label]).inc();
+        outcome
+    }
+
+    async fn try_execute(&self, call: Call) -> Result<Execution, Rejection> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Rejection::Refused { why: Why::Draining, message: "this node is shutting down".into() });
         }
@@ -135,12 +156,6 @@ impl Provider {
             return Err(Rejection::Refused { why: Why::NotOffered, message });
         };
         served.execute(call).await
-    }
-}
-
-impl Default for Provider {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

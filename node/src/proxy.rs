@@ -12,10 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atmo_protocol::Mode;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router, middleware};
+use prometheus::TEXT_FORMAT;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -49,7 +52,7 @@ impl Limits {
 
 /// Serves until `shutdown`, then lets running answers finish.
 pub async fn serve(listener: TcpListener, executor: Arc<Executor>, limits: Limits, shutdown: CancellationToken) {
-    let router = if limits.health_alone { health_router() } else { router(executor, limits) };
+    let router = if limits.health_alone { health_router(executor) } else { router(executor, limits) };
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -74,19 +77,27 @@ fn router(executor: Arc<Executor>, limits: Limits) -> Router {
         .route("/v1/embeddings", post(chat::embed))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
-        .with_state(executor)
+        .with_state(Arc::clone(&executor))
         .layer(middleware::from_fn_with_state(places, guard::bounded))
-        .merge(health_routes())
+        .merge(health_routes(executor))
         .fallback(|| async { ApiError::unknown_path() })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(middleware::from_fn(guard::local_only))
 }
 
-fn health_router() -> Router {
-    health_routes().fallback(|| async { ApiError::unknown_path() }).layer(middleware::from_fn(guard::local_only))
+fn health_router(executor: Arc<Executor>) -> Router {
+    let routes = health_routes(executor).fallback(|| async { ApiError::unknown_path() });
+    routes.layer(middleware::from_fn(guard::local_only))
 }
 
-fn health_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+fn health_routes(executor: Arc<Executor>) -> Router {
+    Router::new()
+        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/metrics", get(metrics))
+        .with_state(executor)
+}
+
+async fn metrics(State(executor): State<Arc<Executor>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], executor.metrics.render(executor.provider.running()))
 }

@@ -1,13 +1,15 @@
 //! The executor's half of a request from another node: read it, run it, send the answer as it is made, stop when the asker stops.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atmo_adapters::Call;
 use atmo_adapters::observe::Usage;
 use atmo_protocol::NodeId;
 use atmo_protocol::membership::Roles;
+use atmo_protocol::record::Load;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -19,46 +21,112 @@ use crate::provider::{Execution, Provider, Rejection};
 
 /// An asker has this long to send its head and body.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// Beyond the time for the request, for the last bytes to be taken.
+const TAKING_WAIT: Duration = Duration::from_secs(5);
+/// An asker that takes none of the answer for this long does not want it.
+const CHUNK_WAIT: Duration = Duration::from_secs(20);
+/// Askers that are being told that there is no room; beyond it streams are reset.
+const REFUSALS_MAX: usize = 64;
+/// A refusal is a few bytes.
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+/// What an asker that found no room should wait.
+const REFUSED_WAIT_MS: u32 = 1_000;
 
 /// Serves the streams that admitted peers open.
 #[derive(Clone)]
 pub struct Server {
     provider: Arc<Provider>,
     gate: Arc<Gate>,
+    limits: Limits,
     places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    /// Requests of each peer, in any state.
+    by_peer: Arc<Mutex<BTreeMap<NodeId, usize>>>,
     tasks: TaskTracker,
 }
 
+/// What a node takes on for others.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests at once, in any state; one peer has half of them at most.
+    pub requests: usize,
+    /// Longest body of a request.
+    pub body_bytes: usize,
+    /// Longest that one request is served, whatever its asker says.
+    pub request_time: Duration,
+}
+
+/// A peer's share of the places, given back on drop.
+struct Share {
+    by_peer: Arc<Mutex<BTreeMap<NodeId, usize>>>,
+    peer: NodeId,
+}
+
+impl Share {
+    fn take(by_peer: &Arc<Mutex<BTreeMap<NodeId, usize>>>, peer: NodeId, most: usize) -> Option<Self> {
+        let mut counts = by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_default();
+        (*count < most).then(|| *count += 1)?;
+        Some(Self { by_peer: Arc::clone(by_peer), peer })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
 impl Server {
-    /// Requests run as `tasks`, which the node waits for when it drains, at most `requests_max` at once in any state.
-    pub fn new(provider: Arc<Provider>, gate: Arc<Gate>, tasks: TaskTracker, requests_max: usize) -> Self {
-        Self { provider, gate, places: Arc::new(Semaphore::new(requests_max)), tasks }
+    /// Requests run as `tasks`, which the node waits for when it drains.
+    pub fn new(provider: Arc<Provider>, gate: Arc<Gate>, tasks: TaskTracker, limits: Limits) -> Self {
+        let (places, refusals) = (Arc::new(Semaphore::new(limits.requests)), Arc::new(Semaphore::new(REFUSALS_MAX)));
+        Self { provider, gate, limits, places, refusals, by_peer: Arc::default(), tasks }
     }
 
-    /// Takes one stream. Over the limit it is reset at once, which the asker sees as a lost connection and tries elsewhere.
+    /// Takes one stream, or tells its asker at once that there is no room.
     pub fn accept(&self, peer: NodeId, stream: ByteStream) {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, "too many requests of other nodes at once: one was reset");
-            return;
+        let share = Share::take(&self.by_peer, peer, self.limits.requests.div_ceil(2));
+        let Some((share, place)) = share.zip(self.places.clone().try_acquire_owned().ok()) else {
+            return self.refuse(peer, stream);
         };
         let server = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = server.serve(peer, stream).await {
                 tracing::debug!(%peer, %error, "a request of another node ended early");
             }
+            drop((share, place));
+        });
+    }
+
+    fn refuse(&self, peer: NodeId, mut stream: ByteStream) {
+        tracing::warn!(peer = peer.short(), "too many requests of other nodes at once: one was told to wait");
+        let Ok(place) = self.refusals.clone().try_acquire_owned() else { return };
+        self.tasks.spawn(async move {
+            let busy = Verdict::Busy { wait_ms: REFUSED_WAIT_MS, load: Load::default() };
+            _ = tokio::time::timeout(REFUSAL_WAIT, exchange::write_verdict(&mut stream, &busy)).await;
             drop(place);
         });
     }
 
     async fn serve(&self, peer: NodeId, mut stream: ByteStream) -> io::Result<()> {
-        let (head, body) = tokio::time::timeout(REQUEST_WAIT, exchange::read_request(&mut stream)).await??;
+        let (head, body) =
+            tokio::time::timeout(REQUEST_WAIT, exchange::read_request(&mut stream, self.limits.body_bytes)).await??;
         if let Some(refusal) = self.refusal(&peer, &head) {
             return exchange::write_verdict(&mut stream, &refusal).await;
         }
         let (mut reading, mut writing) = stream.split();
-        let work = self.answer(head, body, &mut writing);
+        let remaining = Duration::from_millis(u64::from(head.remaining_ms)).min(self.limits.request_time);
+        // An asker that takes the answer too slowly, or not at all, must not hold a slot for ever.
+        let work = tokio::time::timeout(remaining + TAKING_WAIT, self.answer(head, body, remaining, &mut writing));
         tokio::select! {
-            outcome = work => outcome,
+            outcome = work => outcome?,
             () = hung_up(&mut reading) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the asker stopped")),
         }
     }
@@ -75,16 +143,15 @@ impl Server {
         Some(Verdict::Refused { why, message })
     }
 
-    async fn answer(&self, head: RequestHead, body: Vec<u8>, writing: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let call = Call {
-            operation: head.operation,
-            slug: head.slug,
-            body: body.into(),
-            remaining: Duration::from_millis(u64::from(head.remaining_ms)),
-            trace: head.trace,
-        };
-        let deadline = tokio::time::Instant::now() + call.remaining;
-        match tokio::time::timeout_at(deadline, self.provider.execute(call)).await {
+    async fn answer(
+        &self,
+        head: RequestHead,
+        body: Vec<u8>,
+        remaining: Duration,
+        writing: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let call = Call { operation: head.operation, slug: head.slug, body: body.into(), remaining, trace: head.trace };
+        match tokio::time::timeout(remaining, self.provider.execute(call)).await {
             Ok(Ok(execution)) => stream_answer(execution, writing).await,
             Ok(Err(rejection)) => exchange::write_verdict(writing, &verdict(rejection)).await,
             Err(_) => {
@@ -102,7 +169,7 @@ async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite 
     let mut error = None;
     while let Some(piece) = execution.next().await {
         match piece {
-            Ok(bytes) => exchange::write_chunk(writing, &bytes).await?,
+            Ok(bytes) => tokio::time::timeout(CHUNK_WAIT, exchange::write_chunk(writing, &bytes)).await??,
             Err(cause) => {
                 error = Some(cause.to_string());
                 break;

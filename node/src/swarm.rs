@@ -1,6 +1,6 @@
 //! The libp2p swarm: which transports there are, what runs over them, and the gate that stands before all of it.
 //!
-//! QUIC first, TCP + noise + yamux behind it. The [`Gate`](crate::admission::Gate) is the *last* layer of the transport, over every
+//! QUIC first, TCP + noise + yamux behind it. The [`Gate`] is the *last* layer of the transport, over every
 //! transport: a connection exists for the swarm (and so for identify, ping and our streams) only once the peer was admitted. Nothing
 //! here decides anything about the mesh.
 

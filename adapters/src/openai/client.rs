@@ -22,7 +22,7 @@ use crate::{BackendError, Health, Reply, Secret};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a server may take to answer a question about itself.
 pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a begun answer may pause: a long prefill is over by then, and slow engines still give a token every few seconds.
+/// How long an answer may pause after its first piece: slow engines still give a token every few seconds.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer to a question about the server itself.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -238,7 +238,9 @@ struct Reading {
 impl Reading {
     async fn next(&mut self) -> Option<Result<Bytes, BackendError>> {
         let response = self.response.as_mut()?;
-        let until = self.deadline.min(Instant::now() + IDLE_TIMEOUT);
+        // Before the first piece the engine may be reading a long prompt.
+        let pause_max = if self.bytes == 0 { self.deadline } else { Instant::now() + IDLE_TIMEOUT };
+        let until = self.deadline.min(pause_max);
         let chunk = match tokio::time::timeout_at(until, response.chunk()).await {
             Err(_) => Err(self.client.timed_out()),
             Ok(Err(error)) => Err(self.client.failed(format!("the answer broke off: {}", innermost(&error)))),

@@ -33,11 +33,15 @@ impl Settings {
     pub fn new(config: &Config, own_ports: &[u16]) -> Self {
         let mut settings = Self { configured: Vec::new(), broken: Vec::new(), files: Vec::new(), discovery: None };
         for backend in &config.backends {
-            if let BackendKind::LlamaCpp { path: Some(path) } = &backend.kind {
-                settings.files.push((backend.name.clone(), path.clone()));
-                continue;
-            }
-            match build(backend) {
+            let built = match &backend.kind {
+                BackendKind::LlamaCpp { path: Some(path) } => {
+                    settings.files.push((backend.name.clone(), path.clone()));
+                    continue;
+                }
+                BackendKind::LlamaCpp { path: None } => continue,
+                _ => build(backend),
+            };
+            match built {
                 Ok(built) => settings.configured.push(built),
                 Err(cause) => {
                     tracing::error!(backend = backend.name, cause, "a configured backend cannot be used");
@@ -45,14 +49,16 @@ impl Settings {
                 }
             }
         }
-        settings.discovery = config.discover.then(|| Mutex::new(Discovery::new(environment, own_ports)));
-        if config.builtin {
+        let configured: Vec<String> = config.backends.iter().filter_map(base).collect();
+        settings.discovery = config.discover.then(|| Mutex::new(Discovery::new(environment, own_ports).without(&configured)));
+        let is_named = config.backends.iter().any(|backend| matches!(backend.kind, BackendKind::LlamaCpp { path: None }));
+        if config.builtin || is_named {
             settings.add_built_in();
         }
         settings
     }
 
-    /// Engines that answer on loopback now, minus those that are configured under the same address anyway.
+    /// Engines that answer on loopback now; those that are configured are not looked for.
     pub async fn discover(&self) -> Vec<Arc<dyn Backend>> {
         match &self.discovery {
             Some(discovery) => discovery.lock().await.look().await.into_iter().map(|found| found.backend).collect(),
@@ -85,19 +91,28 @@ fn build(backend: &config::Backend) -> Result<Arc<dyn Backend>, String> {
             let api_key = api_key_file.as_deref().map(read_key).transpose()?;
             Arc::new(OpenAi::new(OpenAiConfig { name, url: url.clone(), api_key, models }))
         }
-        BackendKind::Ollama { url } => {
-            let url = url.clone().unwrap_or_else(|| host_url(environment("OLLAMA_HOST").as_deref()));
+        BackendKind::Ollama { .. } => {
+            let url = base(backend).ok_or("an Ollama has an address")?;
             Arc::new(Ollama::new(OllamaConfig { name, url, api_key: None, models }))
         }
-        BackendKind::LlamaFarm { url } => {
-            let url = url.clone().or_else(|| environment("LLAMAFARM_URL")).unwrap_or_else(|| llamafarm::DEFAULT_URL.to_owned());
+        BackendKind::LlamaFarm { .. } => {
+            let url = base(backend).ok_or("a LlamaFarm has an address")?;
             Arc::new(LlamaFarm::new(LlamaFarmConfig { name, url, namespaces: models.unwrap_or_default() }))
         }
-        #[cfg(feature = "llama-cpp")]
-        BackendKind::LlamaCpp { .. } => super::model_files::built_in()?,
-        #[cfg(not(feature = "llama-cpp"))]
-        BackendKind::LlamaCpp { .. } => return Err(WITHOUT_ENGINE.to_owned()),
+        BackendKind::LlamaCpp { .. } => return Err("the built-in engine is not reached over HTTP".to_owned()),
     })
+}
+
+/// Where a configured engine is reached; `None` for the one in this executable.
+fn base(backend: &config::Backend) -> Option<String> {
+    match &backend.kind {
+        BackendKind::OpenAi { url, .. } => Some(url.clone()),
+        BackendKind::Ollama { url } => Some(url.clone().unwrap_or_else(|| host_url(environment("OLLAMA_HOST").as_deref()))),
+        BackendKind::LlamaFarm { url } => {
+            Some(url.clone().or_else(|| environment("LLAMAFARM_URL")).unwrap_or_else(|| llamafarm::DEFAULT_URL.to_owned()))
+        }
+        BackendKind::LlamaCpp { .. } => None,
+    }
 }
 
 fn read_key(path: &Path) -> Result<Secret, String> {

@@ -81,7 +81,8 @@ impl Answer {
         }
         self.printed = true;
         self.ends_line = piece.ends_with('\n');
-        print::bytes(piece.as_bytes())
+        // A pipe gets the answer as it is; a terminal nothing that could move its cursor.
+        if io::stdout().is_terminal() { print::bytes(print::plain(piece).as_bytes()) } else { print::bytes(piece.as_bytes()) }
     }
 
     /// Prints what was not streamed, and ends the last line.

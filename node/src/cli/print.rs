@@ -35,7 +35,12 @@ pub fn json(value: &Value) -> io::Result<()> {
 
 /// For people, on standard error; nobody to read it is no failure.
 pub fn aside(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", plain(text));
+}
+
+/// Without what could move the cursor or colour the terminal: text may come from other machines.
+pub fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 pub fn error(message: &str) {

@@ -115,7 +115,7 @@ fn one_capability((entry, condition): (Routable, Condition)) -> Value {
         "description": entry.capability.description,
         "hops": condition.hops,
         "state": condition.standing,
-        "load": f32::from(load.running + load.waiting) / f32::from(slots),
+        "load": (f32::from(load.running) + f32::from(load.waiting)) / f32::from(slots),
         "running": load.running,
         "waiting": load.waiting,
         "slots": slots,

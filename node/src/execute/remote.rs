@@ -1,27 +1,46 @@
 //! The asker's half of a request to another node.
 
 use std::io;
+use std::time::Duration;
 
 use atmo_adapters::Call;
-use atmo_protocol::CertificateHash;
+use atmo_protocol::record::Load;
+use atmo_protocol::{CapabilityId, CertificateHash};
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::BrokenOff;
 use crate::data_plane::ByteStream;
 use crate::exchange::{self, Piece, RequestHead, Trailer, Verdict, Why};
 use crate::provider::Rejection;
 
+/// Where to tell how busy a capability was when its node last answered.
+pub type LoadsHeard = mpsc::Sender<(CapabilityId, Load)>;
+
+/// The executor has this long to take the request.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// Replies whose loads may wait for the driver; what does not fit is told by the next frame of gossip anyway.
+pub const LOADS_WAITING_MAX: usize = 64;
+
 /// An answer that another node is sending. Dropping it tells that node to stop.
 pub struct RemoteAnswer {
     pub status: u16,
     pub content_type: String,
+    from: CapabilityId,
+    loads: LoadsHeard,
     stream: ByteStream,
     trailer: Option<Trailer>,
 }
 
 impl RemoteAnswer {
-    /// Sends the request and waits for the executor's verdict.
-    pub async fn ask(mut stream: ByteStream, call: Call, certificate: CertificateHash) -> Result<Self, Rejection> {
+    /// Sends the request to the node of `from` and waits for its verdict.
+    pub async fn ask(
+        mut stream: ByteStream,
+        call: Call,
+        certificate: CertificateHash,
+        from: CapabilityId,
+        loads: LoadsHeard,
+    ) -> Result<Self, Rejection> {
         let head = RequestHead {
             version: exchange::VERSION,
             request: crate::chance::random_bytes(),
@@ -34,12 +53,18 @@ impl RemoteAnswer {
             extensions: Vec::new(),
         };
         let verdict = async {
-            exchange::write_request(&mut stream, &head, &call.body).await?;
+            tokio::time::timeout(REQUEST_WAIT, exchange::write_request(&mut stream, &head, &call.body)).await??;
             exchange::read_verdict(&mut stream).await
         };
         match verdict.await.map_err(lost)? {
-            Verdict::Accepted { status, content_type, .. } => Ok(Self { status, content_type, stream, trailer: None }),
-            Verdict::Busy { wait_ms, load } => Err(Rejection::Busy { wait_ms, load }),
+            Verdict::Accepted { status, content_type, load } => {
+                _ = loads.try_send((from.clone(), load));
+                Ok(Self { status, content_type, from, loads, stream, trailer: None })
+            }
+            Verdict::Busy { wait_ms, load } => {
+                _ = loads.try_send((from, load));
+                Err(Rejection::Busy { wait_ms, load })
+            }
             Verdict::Refused { why, message } => Err(Rejection::Refused { why, message }),
         }
     }
@@ -52,6 +77,7 @@ impl RemoteAnswer {
             Ok(Piece::Chunk(bytes)) => Some(Ok(bytes.into())),
             Ok(Piece::End(trailer)) => {
                 let error = trailer.error.clone();
+                _ = self.loads.try_send((self.from.clone(), trailer.load));
                 self.trailer = Some(trailer);
                 error.map(|cause| Err(BrokenOff(cause)))
             }
