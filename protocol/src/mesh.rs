@@ -43,7 +43,7 @@ use crate::identity::{BodyHash, CertificateHash, NodeId, Slug};
 use crate::liveness::{Suspicions, short_number};
 use crate::record::{CapabilityBody, Load, Offered};
 use crate::timers::{Timer, Timers};
-use crate::wire::{Body, VerifiedChain};
+use crate::wire::{Body, NodeLoads, VerifiedChain};
 
 /// One node's part in the mesh.
 #[derive(Debug)]
@@ -149,6 +149,9 @@ impl Mesh {
             Input::Rename(name) => self.amend_own(now, |own| own.rename(name)),
             Input::Mode(mode) => self.amend_own(now, |own| own.set_mode(mode)),
             Input::Labels(labels) => self.amend_own(now, |own| own.label(labels)),
+            Input::LoadHeard { node, slug, load } => {
+                self.receive_loads(node, NodeLoads { node, age_ms: 0, loads: vec![(slug, load)] }, now);
+            }
             Input::Load(loads) => self.own_load(loads, now),
             Input::Rtt { peer, ms } => self.measured(peer, ms),
             Input::Found { node, addresses } => self.found(node, addresses, now),

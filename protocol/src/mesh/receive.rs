@@ -89,7 +89,7 @@ impl Mesh {
     }
 
     /// Loads of the sender itself; what it says of others counts only where they do not tell us themselves.
-    fn receive_loads(&mut self, peer: NodeId, loads: NodeLoads, now: Now) {
+    pub(super) fn receive_loads(&mut self, peer: NodeId, loads: NodeLoads, now: Now) {
         if loads.node == self.own.id || (loads.node != peer && self.link_of.contains_key(&loads.node)) {
             return;
         }

@@ -72,6 +72,12 @@ pub enum Input {
     Labels(Vec<(String, String)>),
     /// How busy this node's own capabilities are; those not named keep what was said.
     Load(Vec<(Slug, Load)>),
+    /// A node said how busy one of its capabilities is, on a reply to a request: fresher than what the next frame will tell.
+    LoadHeard {
+        node: NodeId,
+        slug: Slug,
+        load: Load,
+    },
     /// A measured round trip to a linked peer.
     Rtt {
         peer: NodeId,
