@@ -358,7 +358,7 @@ impl Mesh {
 
     fn found(&mut self, node: NodeId, addresses: Vec<String>, now: Now) {
         let mutual = self.table.record_of(&node).is_some();
-        self.dialler.learn(node, addresses, mutual, now.mono_ms);
+        self.dialler.hear(node, addresses, mutual, now.mono_ms);
         if self.link_of.contains_key(&node) {
             self.dialler.linked(&node);
         }

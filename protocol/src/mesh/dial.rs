@@ -45,7 +45,18 @@ impl Dialler {
         Self { me, targets: BTreeMap::new(), redial_at_ms: 0 }
     }
 
-    /// Where `node` may be dialled. `mutual`: it may know of us too, so the lower id goes first.
+    /// Where somebody unproven (multicast DNS, a join code, the address book) says that `node` may be dialled. What the node signed itself
+    /// is worth more, unless it just failed.
+    pub fn hear(&mut self, node: NodeId, addresses: Vec<String>, mutual: bool, now_ms: u64) {
+        let known = self.targets.get(&node);
+        let fails = known.is_some_and(|target| target.failures > 0);
+        let known = known.map(|target| target.addresses.clone()).unwrap_or_default();
+        let new: Vec<String> = addresses.into_iter().take(ADDRESSES_MAX).filter(|address| !known.contains(address)).collect();
+        let all = if fails { [new, known].concat() } else { [known, new].concat() };
+        self.learn(node, all, mutual, now_ms);
+    }
+
+    /// Where `node` says that it may be dialled, in place of what was known. `mutual`: it may know of us too, so the lower id goes first.
     pub fn learn(&mut self, node: NodeId, mut addresses: Vec<String>, mutual: bool, now_ms: u64) {
         addresses.retain(|address| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX);
         addresses.truncate(ADDRESSES_MAX);
@@ -168,5 +179,26 @@ impl Dialler {
 impl Target {
     fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_only_heard_stands_behind_what_was_signed_until_that_fails() {
+        let (me, peer) = (NodeId::from_bytes([9; 32]), NodeId::from_bytes([1; 32]));
+        let mut dialler = Dialler::new(me);
+        dialler.learn(peer, vec!["signed".into()], false, 0);
+        dialler.hear(peer, vec!["heard".into(), "signed".into()], false, 0);
+        assert_eq!(dialler.addresses(&peer), Some(&["signed".to_owned(), "heard".to_owned()][..]));
+        dialler.targets.get_mut(&peer).unwrap().failures = 1;
+        dialler.hear(peer, vec!["new".into()], false, 0);
+        assert_eq!(dialler.addresses(&peer).unwrap()[0], "new");
+        for number in 0..20 {
+            dialler.hear(peer, vec![format!("made up {number}")], false, 0);
+        }
+        assert_eq!(dialler.addresses(&peer).unwrap().len(), ADDRESSES_MAX);
     }
 }
