@@ -10,12 +10,17 @@ pub const LINKS_WANTED: usize = 16;
 
 /// Most origins in the table. About 5 KB each with its record, so at most 80 MB, reached only by a mesh of that size.
 pub const ORIGINS_MAX: usize = 16_384;
+/// Origins that one link may bring in by distance alone, before their records: a quarter of the table, so that no peer fills it with
+/// inventions.
+pub const INTRODUCED_MAX: usize = ORIGINS_MAX / 4;
 /// Most capability bodies held for others: 64 per origin would be 128 MB at 1,000 nodes if none were shared; models are shared.
 pub const BODIES_MAX: usize = 16_384;
 /// Most certificate chains held: one per origin and a few superseded.
 pub const CHAINS_MAX: usize = ORIGINS_MAX + 256;
 /// Records that wait for their certificate chain. A joining burst at most; more are fetched again by the next digest.
 pub const PENDING_MAX: usize = 1_024;
+/// A record whose chain did not come in this long is dropped; the next digest brings it again.
+pub const PENDING_MS: u64 = 30_000;
 /// Records, bodies and chains that are asked for at once. More wait for the next round of [`FETCH_RETRY_MS`].
 pub const WANTED_MAX: usize = 4_096;
 /// Items one fetch frame may ask for: 512 hashes are 16 KiB.
@@ -110,6 +115,8 @@ pub const BAD_SIGNATURE_POINTS: u32 = 40;
 pub const BLAME_POINTS_MAX: u32 = 100;
 /// One point is forgiven in this time.
 pub const BLAME_FORGIVEN_MS: u64 = 1_000;
+/// Peers whose points are remembered beyond their links; whoever has the fewest is forgotten beyond that.
+pub const OFFENDERS_MAX: usize = 256;
 /// A peer whose link was closed for blame is not linked again for this long.
 pub const BAN_MS: u64 = 10 * 60 * 1_000;
 /// Banned peers remembered; the one whose ban ends first is forgotten beyond that.

@@ -14,6 +14,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 mod accept;
+mod blame;
 mod dial;
 mod link;
 mod look;
@@ -27,6 +28,7 @@ pub use look::OriginView;
 pub use vocabulary::{Blame, CloseReason, DeathCause, Event, Input, LinkLoss, MeshConfig, Now, Output};
 
 use self::accept::{Pending, Proof, Want};
+use self::blame::Offences;
 use self::dial::Dialler;
 use self::link::Link;
 use self::own::Own;
@@ -61,6 +63,7 @@ pub struct Mesh {
     wants: BTreeMap<Want, Option<LinkId>>,
     quarantined: BTreeMap<Slot, Proof>,
     bans: BTreeMap<NodeId, u64>,
+    offences: Offences,
     dialler: Dialler,
     dialled_ms: u64,
     own_loads: BTreeMap<Slug, Load>,
@@ -110,6 +113,7 @@ impl Mesh {
             wants: BTreeMap::new(),
             quarantined: BTreeMap::new(),
             bans: BTreeMap::new(),
+            offences: Offences::default(),
             dialler: Dialler::new(own.id),
             dialled_ms: 0,
             own_loads: BTreeMap::new(),
@@ -338,8 +342,10 @@ impl Mesh {
     }
 
     fn blame_peer(&mut self, peer: NodeId, why: Blame, now: Now) {
-        let Some(link) = self.link(&peer) else { return };
-        if link.blame(why.points(), now.mono_ms) >= BLAME_POINTS_MAX {
+        if !self.link_of.contains_key(&peer) {
+            return;
+        }
+        if self.offences.blame(peer, why.points(), now.mono_ms) >= BLAME_POINTS_MAX {
             self.ban(peer, now);
             self.close(peer, CloseReason::Misbehaved);
         }
@@ -440,8 +446,7 @@ impl Mesh {
     // Loads
 
     fn own_load(&mut self, loads: Vec<(Slug, Load)>, now: Now) {
-        let before = self.own_loads.clone();
-        self.own_loads.extend(loads);
+        let before = std::mem::replace(&mut self.own_loads, loads.into_iter().collect());
         if self.own_loads != before {
             self.condition_generation += 1;
             let earliest = self.loads_told_ms + crate::config::LOAD_INTERVAL_MS_MIN;

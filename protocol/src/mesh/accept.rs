@@ -9,7 +9,8 @@ use super::own::Echo;
 use super::vocabulary::{Blame, Event, Now, Output};
 use super::{Mesh, Slot};
 use crate::config::{
-    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PROOFS_MAX, QUARANTINE_MS, RECORD_COALESCE_MS, WANTED_MAX,
+    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PENDING_MS, PROOFS_MAX, QUARANTINE_MS, RECORD_COALESCE_MS,
+    WANTED_MAX,
 };
 use crate::distance::LinkId;
 use crate::gradient::Standing;
@@ -25,6 +26,14 @@ use crate::wire::{Body, VerifiedChain};
 pub(super) struct Pending {
     announcement: Arc<Announcement>,
     from: NodeId,
+    since_ms: u64,
+}
+
+impl Pending {
+    /// Whether its chain may still come.
+    pub fn is_fresh(&self, now: Now) -> bool {
+        now.mono_ms < self.since_ms + PENDING_MS
+    }
 }
 
 /// Something named by a record and not held.
@@ -109,7 +118,7 @@ impl Mesh {
             self.refused.waiting_overflow += 1;
             return;
         }
-        self.pending.insert(node, Pending { announcement, from: sender });
+        self.pending.insert(node, Pending { announcement, from: sender, since_ms: now.mono_ms });
         if let Some(link) = self.links.get_mut(&from) {
             link.outbox.want_chain(certificate);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::config::{BLAME_FORGIVEN_MS, FETCH_ITEMS_MAX, PROBE_INTERVAL_MS, RANGES_QUEUED_MAX};
+use crate::config::{FETCH_ITEMS_MAX, PROBE_INTERVAL_MS, RANGES_QUEUED_MAX};
 use crate::distance::LinkId;
 use crate::gossip::Bits;
 use crate::gradient::Slot;
@@ -25,8 +25,8 @@ pub(super) struct Link {
     pub nonce: u64,
     pub closing: bool,
     pub outbox: Outbox,
-    points: u32,
-    points_at_ms: u64,
+    /// Origins that this link brought in by distance alone.
+    pub introduced: usize,
 }
 
 /// What is to be said to one peer.
@@ -66,17 +66,8 @@ impl Link {
             nonce: 0,
             closing: false,
             outbox: Outbox::default(),
-            points: 0,
-            points_at_ms: now_ms,
+            introduced: 0,
         }
-    }
-
-    /// Adds to what the peer is to blame for, less what time has forgiven, and returns the sum.
-    pub fn blame(&mut self, points: u32, now_ms: u64) -> u32 {
-        let forgiven = now_ms.saturating_sub(self.points_at_ms) / BLAME_FORGIVEN_MS;
-        self.points_at_ms += forgiven * BLAME_FORGIVEN_MS;
-        self.points = self.points.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX)).saturating_add(points);
-        self.points
     }
 }
 
@@ -126,18 +117,5 @@ impl Outbox {
 fn bounded_insert<T: Ord>(set: &mut BTreeSet<T>, item: T) {
     if set.len() < FETCH_ITEMS_MAX / 3 {
         set.insert(item);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blame_is_forgiven_with_time() {
-        let mut link = Link::new(LinkId(0), NodeId::from_bytes([1; 32]), Slot(1), 1, 0);
-        assert_eq!(link.blame(20, 0), 20);
-        assert_eq!(link.blame(20, 5 * BLAME_FORGIVEN_MS + 1), 35);
-        assert_eq!(link.blame(20, 500 * BLAME_FORGIVEN_MS), 20);
     }
 }

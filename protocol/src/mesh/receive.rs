@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::Mesh;
 use super::vocabulary::{Blame, Now};
-use crate::config::{RECORD_COALESCE_MS, UNREACHABLE};
+use crate::config::{INTRODUCED_MAX, RECORD_COALESCE_MS, UNREACHABLE};
 use crate::distance::LinkId;
 use crate::gossip::ranges;
-use crate::identity::NodeId;
-use crate::record::CAPABILITIES_MAX;
+use crate::gradient::Slot;
+use crate::identity::{NodeId, Slug};
 use crate::wire::{Content, Digest, Distances, Fetch, Frame, NodeLoads, Suspect, Verified};
 
 impl Mesh {
@@ -81,11 +81,19 @@ impl Mesh {
         }
         for (origin, hops) in distances.entries {
             let known = self.table.slot(&origin);
-            let slot = if hops < UNREACHABLE { known.or_else(|| self.table.slot_or_new(origin)) } else { known };
+            let slot = if hops < UNREACHABLE { known.or_else(|| self.introduced(id, origin)) } else { known };
             if let Some(slot) = slot {
                 self.distances.heard(id, slot, hops, now.mono_ms);
             }
         }
+    }
+
+    /// Room for an origin that a link knows only a distance of: bounded for each link.
+    fn introduced(&mut self, id: LinkId, origin: NodeId) -> Option<Slot> {
+        let link = self.links.get_mut(&id).filter(|link| link.introduced < INTRODUCED_MAX)?;
+        let slot = self.table.slot_or_new(origin)?;
+        link.introduced += 1;
+        Some(slot)
     }
 
     /// Loads of the sender itself; what it says of others counts only where they do not tell us themselves.
@@ -96,10 +104,12 @@ impl Mesh {
         let Some(slot) = self.table.slot(&loads.node) else { return };
         let said_ms = now.mono_ms.saturating_sub(u64::from(loads.age_ms));
         let Some(origin) = self.table.get_mut(slot).filter(|origin| origin.record.is_some()) else { return };
+        let offers: Vec<Slug> = origin.record.iter().flat_map(|held| &held.record.capabilities).map(|o| o.slug.clone()).collect();
         let held = origin.loads.get_or_insert_with(|| Box::new(BTreeMap::new()));
+        held.retain(|slug, _| offers.contains(slug));
         for (slug, load) in loads.loads {
             let fresher = held.get(&slug).is_none_or(|(_, at_ms)| *at_ms <= said_ms);
-            if fresher && (held.len() < CAPABILITIES_MAX || held.contains_key(&slug)) {
+            if fresher && offers.contains(&slug) {
                 held.insert(slug, (load, said_ms));
             }
         }

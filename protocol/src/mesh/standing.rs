@@ -149,6 +149,8 @@ impl Mesh {
             if self.is_forgettable(slot, now) { self.forget(slot) } else { self.judge(slot, now) }
         }
         self.bans.retain(|_, until| *until > now.mono_ms);
+        self.offences.sweep(now.mono_ms);
+        self.pending.retain(|_, pending| pending.is_fresh(now));
         self.sweep_stores();
     }
 

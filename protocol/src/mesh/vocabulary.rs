@@ -70,7 +70,7 @@ pub enum Input {
     Rename(String),
     Mode(Mode),
     Labels(Vec<(String, String)>),
-    /// How busy this node's own capabilities are; those not named keep what was said.
+    /// How busy all of this node's own capabilities are; replaces what was said.
     Load(Vec<(Slug, Load)>),
     /// A node said how busy one of its capabilities is, on a reply to a request: fresher than what the next frame will tell.
     LoadHeard {
