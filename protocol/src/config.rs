@@ -10,8 +10,8 @@ pub const LINKS_WANTED: usize = 16;
 
 /// Most origins in the table. About 5 KB each with its record, so at most 80 MB, reached only by a mesh of that size.
 pub const ORIGINS_MAX: usize = 16_384;
-/// Origins that one link may bring in by distance alone, before their records: a quarter of the table, so that no peer fills it with
-/// inventions.
+/// Origins without a record that one link may tell distances of: a newcomer hears all distances before all records, so it must be more than
+/// the largest mesh in sight, and a quarter of the table, so that no peer fills it with inventions. What is over is not taken.
 pub const INTRODUCED_MAX: usize = ORIGINS_MAX / 4;
 /// Most capability bodies held for others: 64 per origin would be 128 MB at 1,000 nodes if none were shared; models are shared.
 pub const BODIES_MAX: usize = 16_384;
@@ -19,6 +19,8 @@ pub const BODIES_MAX: usize = 16_384;
 pub const CHAINS_MAX: usize = ORIGINS_MAX + 256;
 /// Records that wait for their certificate chain. A joining burst at most; more are fetched again by the next digest.
 pub const PENDING_MAX: usize = 1_024;
+/// Of these from one sender: a quarter, so that nobody keeps the others' records out.
+pub const PENDING_PER_SENDER_MAX: usize = PENDING_MAX / 4;
 /// A record whose chain did not come in this long is dropped; the next digest brings it again.
 pub const PENDING_MS: u64 = 30_000;
 /// Records, bodies and chains that are asked for at once. More wait for the next round of [`FETCH_RETRY_MS`].

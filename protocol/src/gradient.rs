@@ -21,7 +21,7 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
     Alive,
-    /// Out of the routes until something newer is heard.
+    /// The last choice of routing, and out of lists of what is there, until something newer is heard.
     Suspected,
     Dead(DeathCause),
     /// It signed two records with one number; nothing it says counts.
@@ -81,7 +81,7 @@ impl Gradient {
         if let Some(slot) = self.slot(&id) {
             return Some(slot);
         }
-        if self.index.len() >= ORIGINS_MAX {
+        if self.is_full() {
             self.refused += 1;
             return None;
         }
@@ -93,6 +93,10 @@ impl Gradient {
         self.origins[slot.0 as usize] = Some(Origin { id, record: None, standing: Standing::Suspected, loads: None, bucket });
         self.index.insert(id, slot);
         Some(slot)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.index.len() >= ORIGINS_MAX
     }
 
     pub fn get(&self, slot: Slot) -> Option<&Origin> {

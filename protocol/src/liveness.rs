@@ -1,9 +1,12 @@
 //! Who is alive, by evidence: own silence, no path, and what neighbours say.
 //!
 //! After SWIM and its Lifeguard extensions (Das 2002; Dadgar 2018): suspicion first, death only when it was not refuted for
-//! [`DEATH_AFTER_MS`]. A suspicion removes a node from the routes at once. It comes from this node's own link, or from distances: a
-//! killed node's neighbours all lose it, so within one hold no path to it is left anywhere. One neighbour's word alone never removes
-//! anybody; a majority of the neighbours that the accused itself names does. Any newer signed record clears silence and accusations.
+//! [`DEATH_AFTER_MS`]. A suspicion takes a node out of what is listed as there, at once, but not out of the candidates: routing counts
+//! half of what it would be worth, so it answers only where nothing better can, and a lost packet costs nobody a request. Death takes
+//! it out, and so does having no path, suspected or not. A suspicion comes from this node's own link, or from distances: a killed node's
+//! neighbours all lose it, so within one hold no path to it is left anywhere. One neighbour's word alone never makes anybody
+//! suspected or dead; a majority of the neighbours that the accused itself names makes it dead. Any newer signed record clears
+//! silence and accusations.
 //!
 //! State is kept for nodes under suspicion alone. Probes belong to links, and the doubt of a slow observer to the mesh.
 

@@ -89,6 +89,8 @@ pub struct Refused {
     pub unknown_frames: u64,
     pub quarantined: u64,
     pub waiting_overflow: u64,
+    /// Distances of origins without a record, beyond what one link may tell.
+    pub introduced_overflow: u64,
 }
 
 impl Mesh {
@@ -272,7 +274,7 @@ impl Mesh {
 
     fn admit_link(&mut self, peer: NodeId, chain: Arc<VerifiedChain>, rtt_ms: u32, now: Now) {
         let free = (0..=u8::MAX).map(LinkId).find(|id| !self.links.contains_key(id));
-        let (Some(id), Some(slot)) = (free, self.table.slot_or_new(peer)) else {
+        let (Some(id), Some(slot)) = (free, self.slot_of_proven(peer)) else {
             self.outputs.push_back(Output::Close { peer, reason: CloseReason::TooManyLinks });
             return;
         };
@@ -318,6 +320,7 @@ impl Mesh {
         let id = self.link_of.remove(&peer)?;
         let link = self.links.remove(&id)?;
         self.distances.link_down(id, now.mono_ms);
+        self.forget_introduced(&link, now);
         self.dialler.lost(&peer, now.mono_ms);
         self.neighbours_changed(now);
         Some(link)

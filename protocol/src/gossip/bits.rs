@@ -36,6 +36,10 @@ impl Bits {
         self.words.get(word).is_some_and(|bits| bits & mask != 0)
     }
 
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

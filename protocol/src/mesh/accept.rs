@@ -9,8 +9,8 @@ use super::own::Echo;
 use super::vocabulary::{Blame, Event, Now, Output};
 use super::{Mesh, Slot};
 use crate::config::{
-    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PENDING_MS, PROOFS_MAX, QUARANTINE_MS, RECORD_COALESCE_MS,
-    WANTED_MAX,
+    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PENDING_MS, PENDING_PER_SENDER_MAX, PROOFS_MAX,
+    QUARANTINE_MS, RECORD_COALESCE_MS, WANTED_MAX,
 };
 use crate::distance::LinkId;
 use crate::gradient::Standing;
@@ -114,7 +114,7 @@ impl Mesh {
 
     fn await_chain(&mut self, announcement: Arc<Announcement>, from: LinkId, sender: NodeId, now: Now) {
         let (node, certificate) = (announcement.record.node, announcement.record.certificate);
-        if self.pending.len() >= PENDING_MAX && !self.pending.contains_key(&node) {
+        if !self.has_room_to_wait(&node, &sender) {
             self.refused.waiting_overflow += 1;
             return;
         }
@@ -125,9 +125,17 @@ impl Mesh {
         self.want(Want::Chain(certificate), Some(from), now);
     }
 
+    /// Whether a record of `node` that `sender` brought may wait for its chain.
+    fn has_room_to_wait(&self, node: &NodeId, sender: &NodeId) -> bool {
+        let before = self.pending.get(node);
+        let from_sender = self.pending.values().filter(|pending| pending.from == *sender).count();
+        let within_share = from_sender < PENDING_PER_SENDER_MAX || before.is_some_and(|before| before.from == *sender);
+        within_share && (self.pending.len() < PENDING_MAX || before.is_some())
+    }
+
     fn admit_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
         let node = announcement.record.node;
-        let Some(slot) = self.table.slot_or_new(node) else {
+        let Some(slot) = self.slot_of_proven(node) else {
             self.event(Event::TableFull { node });
             return;
         };
@@ -157,6 +165,7 @@ impl Mesh {
         self.roster_changed |= offers_changed;
         self.roster_generation += u64::from(offers_changed);
         if before.is_none() {
+            self.links.values_mut().for_each(|link| _ = link.introduced.remove(slot.0));
             self.distances.touch(slot);
         }
         self.spread(slot, &announcement, from);

@@ -25,7 +25,10 @@ pub(super) struct Dialler {
 
 #[derive(Debug)]
 struct Target {
-    addresses: Vec<String>,
+    /// What the node itself signed last.
+    signed: Vec<String>,
+    /// What others say, the latest first.
+    heard: Vec<String>,
     state: State,
     failures: u32,
     /// Was linked before: comes back by turns instead of by back-off.
@@ -45,30 +48,33 @@ impl Dialler {
         Self { me, targets: BTreeMap::new(), redial_at_ms: 0 }
     }
 
-    /// Where somebody unproven (multicast DNS, a join code, the address book) says that `node` may be dialled. What the node signed itself
-    /// is worth more, unless it just failed.
+    /// Where somebody unproven (multicast DNS, a join code, the address book) says that `node` may be dialled. Kept beside what the node
+    /// signed itself, and in place of nothing but older hearsay.
     pub fn hear(&mut self, node: NodeId, addresses: Vec<String>, mutual: bool, now_ms: u64) {
-        let known = self.targets.get(&node);
-        let fails = known.is_some_and(|target| target.failures > 0);
-        let known = known.map(|target| target.addresses.clone()).unwrap_or_default();
-        let new: Vec<String> = addresses.into_iter().take(ADDRESSES_MAX).filter(|address| !known.contains(address)).collect();
-        let all = if fails { [new, known].concat() } else { [known, new].concat() };
-        self.learn(node, all, mutual, now_ms);
+        let addresses = usable(addresses);
+        if let Some(target) = self.target(node, &addresses, mutual, now_ms) {
+            target.heard.retain(|address| !addresses.contains(address));
+            target.heard = [addresses, std::mem::take(&mut target.heard)].concat();
+            target.heard.truncate(ADDRESSES_MAX);
+        }
     }
 
-    /// Where `node` says that it may be dialled, in place of what was known. `mutual`: it may know of us too, so the lower id goes first.
-    pub fn learn(&mut self, node: NodeId, mut addresses: Vec<String>, mutual: bool, now_ms: u64) {
-        addresses.retain(|address| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX);
-        addresses.truncate(ADDRESSES_MAX);
-        if node == self.me || addresses.is_empty() {
-            return;
+    /// Where `node` itself says, and signs, that it may be dialled: in place of what it signed before. `mutual`: it may know of us too, so
+    /// the lower id goes first.
+    pub fn learn(&mut self, node: NodeId, addresses: Vec<String>, mutual: bool, now_ms: u64) {
+        let addresses = usable(addresses);
+        if let Some(target) = self.target(node, &addresses, mutual, now_ms) {
+            target.signed = addresses;
         }
-        if let Some(target) = self.targets.get_mut(&node) {
-            target.addresses = addresses;
-        } else if self.make_room() {
-            let state = State::Waiting { until_ms: now_ms + self.courtesy_ms(&node, mutual) };
-            self.targets.insert(node, Target { addresses, state, failures: 0, lost: false, tried_ms: 0 });
+    }
+
+    /// The target to be told of `addresses`, a new one if need be and if there is room.
+    fn target(&mut self, node: NodeId, addresses: &[String], mutual: bool, now_ms: u64) -> Option<&mut Target> {
+        if node == self.me || addresses.is_empty() || !(self.targets.contains_key(&node) || self.make_room()) {
+            return None;
         }
+        let state = State::Waiting { until_ms: now_ms + self.courtesy_ms(&node, mutual) };
+        Some(self.targets.entry(node).or_insert_with(|| Target::new(state)))
     }
 
     /// Whether there is room for one more; the target that failed most often gives way.
@@ -85,8 +91,8 @@ impl Dialler {
         if mutual && *node < self.me { DIAL_TIE_BREAK_MS } else { 0 }
     }
 
-    pub fn addresses(&self, node: &NodeId) -> Option<&[String]> {
-        self.targets.get(node).map(|target| target.addresses.as_slice())
+    pub fn addresses(&self, node: &NodeId) -> Option<Vec<String>> {
+        self.targets.get(node).map(Target::addresses)
     }
 
     pub fn linked(&mut self, node: &NodeId) {
@@ -166,7 +172,7 @@ impl Dialler {
         let target = self.targets.get_mut(node)?;
         target.state = State::InFlight { since_ms: now_ms };
         target.tried_ms = now_ms;
-        Some(target.addresses.clone())
+        Some(target.addresses())
     }
 
     fn time_out(&mut self, now_ms: u64, rng: &mut ChaCha12Rng) {
@@ -177,9 +183,28 @@ impl Dialler {
 }
 
 impl Target {
+    fn new(state: State) -> Self {
+        Self { signed: Vec::new(), heard: Vec::new(), state, failures: 0, lost: false, tried_ms: 0 }
+    }
+
+    /// At most [`ADDRESSES_MAX`]: what was signed goes first, and after a failure the two take turns, so that neither keeps the other out.
+    fn addresses(&self) -> Vec<String> {
+        let (first, second) =
+            if self.failures.is_multiple_of(2) { (&self.signed, &self.heard) } else { (&self.heard, &self.signed) };
+        let more = second.iter().filter(|address| !first.contains(address));
+        first.iter().chain(more).take(ADDRESSES_MAX).cloned().collect()
+    }
+
     fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight { .. })
     }
+}
+
+/// What may be dialled of a list that somebody made.
+fn usable(mut addresses: Vec<String>) -> Vec<String> {
+    addresses.retain(|address| !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX);
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
 }
 
 #[cfg(test)]
@@ -188,11 +213,12 @@ mod tests {
 
     #[test]
     fn what_was_only_heard_stands_behind_what_was_signed_until_that_fails() {
+        let texts = |of: &[&str]| Some(of.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
         let (me, peer) = (NodeId::from_bytes([9; 32]), NodeId::from_bytes([1; 32]));
         let mut dialler = Dialler::new(me);
         dialler.learn(peer, vec!["signed".into()], false, 0);
         dialler.hear(peer, vec!["heard".into(), "signed".into()], false, 0);
-        assert_eq!(dialler.addresses(&peer), Some(&["signed".to_owned(), "heard".to_owned()][..]));
+        assert_eq!(dialler.addresses(&peer), texts(&["signed", "heard"]));
         dialler.targets.get_mut(&peer).unwrap().failures = 1;
         dialler.hear(peer, vec!["new".into()], false, 0);
         assert_eq!(dialler.addresses(&peer).unwrap()[0], "new");
@@ -200,5 +226,11 @@ mod tests {
             dialler.hear(peer, vec![format!("made up {number}")], false, 0);
         }
         assert_eq!(dialler.addresses(&peer).unwrap().len(), ADDRESSES_MAX);
+        dialler.targets.get_mut(&peer).unwrap().failures = 2;
+        assert_eq!(dialler.addresses(&peer).unwrap()[0], "signed", "nothing that is heard drives it out");
+        dialler.learn(peer, vec!["moved".into()], false, 0);
+        let addresses = dialler.addresses(&peer).unwrap();
+        assert_eq!((addresses[0].as_str(), addresses.len()), ("moved", ADDRESSES_MAX));
+        assert!(!addresses.contains(&"signed".to_owned()));
     }
 }

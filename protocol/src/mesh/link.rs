@@ -25,8 +25,8 @@ pub(super) struct Link {
     pub nonce: u64,
     pub closing: bool,
     pub outbox: Outbox,
-    /// Origins that this link brought in by distance alone.
-    pub introduced: usize,
+    /// Origins without a record that the peer told a distance of, by slot.
+    pub introduced: Bits,
 }
 
 /// What is to be said to one peer.
@@ -66,8 +66,15 @@ impl Link {
             nonce: 0,
             closing: false,
             outbox: Outbox::default(),
-            introduced: 0,
+            introduced: Bits::default(),
         }
+    }
+
+    /// The slot goes to another origin.
+    pub fn forget_slot(&mut self, slot: Slot) {
+        self.introduced.remove(slot.0);
+        self.outbox.records.remove(slot.0);
+        self.outbox.suspects.remove(slot.0);
     }
 }
 
@@ -104,12 +111,6 @@ impl Outbox {
         if self.ranges.len() < RANGES_QUEUED_MAX {
             self.ranges.push_back(range);
         }
-    }
-
-    /// The slot goes to another origin.
-    pub fn forget_slot(&mut self, slot: Slot) {
-        self.records.remove(slot.0);
-        self.suspects.remove(slot.0);
     }
 }
 

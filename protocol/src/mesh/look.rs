@@ -83,7 +83,7 @@ impl Mesh {
     pub fn addresses(&self, node: &NodeId) -> Vec<String> {
         let announced =
             self.table.record_of(node).map(|held| held.record.addresses.clone()).filter(|announced| !announced.is_empty());
-        announced.or_else(|| self.dialler.addresses(node).map(<[String]>::to_vec)).unwrap_or_default()
+        announced.or_else(|| self.dialler.addresses(node)).unwrap_or_default()
     }
 
     /// The incarnation this node signs with.

@@ -80,19 +80,27 @@ impl Mesh {
             self.distances.forget_heard(id, now.mono_ms);
         }
         for (origin, hops) in distances.entries {
-            let known = self.table.slot(&origin);
-            let slot = if hops < UNREACHABLE { known.or_else(|| self.introduced(id, origin)) } else { known };
-            if let Some(slot) = slot {
+            if let Some(slot) = self.slot_told(id, origin, hops) {
                 self.distances.heard(id, slot, hops, now.mono_ms);
             }
         }
     }
 
-    /// Room for an origin that a link knows only a distance of: bounded for each link.
-    fn introduced(&mut self, id: LinkId, origin: NodeId) -> Option<Slot> {
-        let link = self.links.get_mut(&id).filter(|link| link.introduced < INTRODUCED_MAX)?;
+    /// The slot of an origin that a link tells a distance of. Those without a record count against every link that tells of them, whoever
+    /// was first, until they are forgotten or their record arrives.
+    fn slot_told(&mut self, id: LinkId, origin: NodeId, hops: u8) -> Option<Slot> {
+        let known = self.table.slot(&origin);
+        if hops >= UNREACHABLE || known.is_some_and(|slot| slot == self.me || self.table.has_record(slot)) {
+            return known;
+        }
+        let link = self.links.get_mut(&id)?;
+        let counted = known.is_some_and(|slot| link.introduced.contains(slot.0));
+        if !counted && link.introduced.len() >= INTRODUCED_MAX {
+            self.refused.introduced_overflow += 1;
+            return None;
+        }
         let slot = self.table.slot_or_new(origin)?;
-        link.introduced += 1;
+        link.introduced.insert(slot.0);
         Some(slot)
     }
 

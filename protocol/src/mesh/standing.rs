@@ -50,7 +50,7 @@ impl Mesh {
         }
     }
 
-    /// Our own evidence: out of the routes now, and the others are told.
+    /// Our own evidence: suspected here and now, and the others are told.
     pub(super) fn suspect(&mut self, slot: Slot, now: Now) {
         self.suspicions.silent(slot, now.mono_ms);
         self.accuse(slot, now);
@@ -164,18 +164,41 @@ impl Mesh {
         }
     }
 
+    /// A link is gone: names that it alone told of go with it, so that coming back does not add more.
+    pub(super) fn forget_introduced(&mut self, link: &Link, now: Now) {
+        for slot in link.introduced.iter().map(Slot) {
+            if self.is_forgettable(slot, now) {
+                self.forget(slot);
+            }
+        }
+    }
+
+    /// The slot of an origin that proved who it is. In a full table a name without a record gives way.
+    pub(super) fn slot_of_proven(&mut self, id: NodeId) -> Option<Slot> {
+        if self.table.is_full() && self.table.slot(&id).is_none() {
+            self.mere_name().into_iter().for_each(|name| self.forget(name));
+        }
+        self.table.slot_or_new(id)
+    }
+
+    /// An origin without record or link, of the link that told of most.
+    fn mere_name(&self) -> Option<Slot> {
+        let most = self.links.values().max_by_key(|link| link.introduced.len())?;
+        most.introduced.iter().map(Slot).find(|slot| !self.links.values().any(|link| link.slot == *slot))
+    }
+
     fn forget(&mut self, slot: Slot) {
-        if let Some(origin) = self.table.get(slot) {
+        if let Some(origin) = self.table.get(slot).filter(|origin| origin.record.is_some()) {
             self.dialler.forget(&origin.id);
             self.pending.remove(&origin.id);
-            self.roster_changed |= origin.record.is_some();
-            self.roster_generation += u64::from(origin.record.is_some());
+            self.roster_changed = true;
+            self.roster_generation += 1;
         }
         self.table.remove(slot);
         self.distances.forget_slot(slot);
         self.suspicions.forget(slot);
         self.quarantined.remove(&slot);
-        self.links.values_mut().for_each(|link| link.outbox.forget_slot(slot));
+        self.links.values_mut().for_each(|link| link.forget_slot(slot));
     }
 }
 

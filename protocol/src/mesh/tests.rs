@@ -12,6 +12,8 @@ use crate::membership::{Roles, issue_from_root};
 use crate::record::{Announcement, Cost, Mode, NodeRecord};
 use crate::wire::{self, Blob, DirectVerifier, Frame, Push, Stamp, Suspect};
 
+mod bounds;
+
 const WALL_MS: u64 = 1_800_000_000_000;
 
 fn at(ms: u64) -> Now {

@@ -150,7 +150,7 @@ pub enum Event {
     NodeAlive {
         node: NodeId,
     },
-    /// Left the routes; may come back.
+    /// Routed to only where nothing better is left; may come back.
     NodeSuspected {
         node: NodeId,
     },
