@@ -73,6 +73,8 @@ pub struct Mesh {
     doubt_until_ms: u64,
     /// Wall minus monotonic milliseconds, as last seen.
     clock_offset_ms: i64,
+    /// Another process lives with this node's key: one last record, then both stop.
+    second_holder: bool,
     outputs: VecDeque<Output>,
     roster_changed: bool,
     roster_generation: u64,
@@ -123,6 +125,7 @@ impl Mesh {
             timers: Timers::default(),
             doubt_until_ms: 0,
             clock_offset_ms: offset_ms(now),
+            second_holder: false,
             outputs: VecDeque::new(),
             roster_changed: false,
             roster_generation: 0,
@@ -416,9 +419,12 @@ impl Mesh {
         }
     }
 
+    /// Of two holders of a key neither says goodbye: the other may still be there, and must see the last record.
     fn leave(&mut self, now: Now) {
-        self.own.leave();
-        self.sign(now);
+        if !self.second_holder {
+            self.own.leave();
+            self.sign(now);
+        }
     }
 
     fn persisted(&mut self, incarnation: u64, now: Now) {
@@ -438,6 +444,9 @@ impl Mesh {
     }
 
     fn sign(&mut self, now: Now) {
+        if self.second_holder {
+            self.event(Event::SecondHolderOfKey);
+        }
         let heard = self.links.values().filter(|link| link.silent_since.is_none());
         let neighbours = heard.map(|link| short_number(&link.peer)).collect();
         let Some(signed) = self.own.sign(neighbours, now) else { return };
