@@ -210,11 +210,12 @@ impl From<UpArguments> for Flags {
 /// Does what the command line asks.
 pub fn run() -> ExitCode {
     let CommandLine { common, command } = CommandLine::parse();
+    let as_json = common.json;
     match dispatch(common, command) {
         Ok(code) => code,
         Err(Stop::PipeClosed) => ExitCode::SUCCESS,
         Err(Stop::Failed(CommandError { message, exit_code })) => {
-            print::error(&message);
+            print::error(&message, exit_code, as_json);
             ExitCode::from(exit_code)
         }
     }

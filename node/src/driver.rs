@@ -399,10 +399,10 @@ impl Driver {
             _ = self.parts.swarm.disconnect_peer_id(peer);
             return;
         };
-        if connections == 1 {
-            self.links.open(node);
-            self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
-        }
+        // On a second connection the link begins anew: the peer may have crashed and come back, which the first one cannot tell yet.
+        tracing::debug!(node = node.short(), connections, "connected");
+        self.links.open(node);
+        self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
     }
 
     fn on_disconnected(&mut self, peer: PeerId, connections_left: u32, loss: LinkLoss) {
@@ -498,7 +498,7 @@ impl Driver {
             stale_records: refused.expired + refused.leased_too_far_ahead,
             unknown_frames: refused.unknown_frames,
             quarantined_records: refused.quarantined,
-            overflowed: refused.waiting_overflow + table_full,
+            overflowed: refused.waiting_overflow + refused.introduced_overflow + table_full,
         }
     }
 

@@ -3,9 +3,11 @@
 //! Until the first byte of an answer is here, a failed candidate is replaced by the next best one, within the deadline; after it, never.
 //! Dropping an [`Answer`] at any point stops the engine that makes it, on this machine or another.
 
+mod recent;
 mod remote;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,11 +26,16 @@ use crate::exchange::Why;
 use crate::feedback::{Experiences, InFlight};
 use crate::metrics::Metrics;
 use crate::provider::{Execution, Provider, Rejection};
+pub use recent::RecentModels;
 use remote::RemoteAnswer;
 pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
 
 /// Candidates tried for one request. With four broken ones the mesh has a problem that a fifth attempt does not solve.
 const ATTEMPTS_MAX: usize = 4;
+/// A node that has not said by now that it received the request is gone or stopped, where somebody else could answer: several round trips
+/// around the world, and far less than gossip needs to notice.
+const RECEIPT_WAIT: Duration = Duration::from_millis(1_500);
+
 /// What handlers need to get a request answered. Shared by all of them.
 pub struct Executor {
     pub me: NodeId,
@@ -40,10 +47,13 @@ pub struct Executor {
     /// Goes to the driver.
     pub loads_heard: LoadsHeard,
     pub experiences: Experiences,
+    pub recent: RecentModels,
     pub embedder: Arc<EmbedderSlot>,
     pub metrics: Metrics,
     /// False in provider mode: own requests never leave.
-    pub may_ask_others: bool,
+    pub mode_asks_others: bool,
+    /// Whether the certificate holds the role `consume`.
+    pub role_asks_others: AtomicBool,
     /// For a request that names no deadline.
     pub request_max: Duration,
 }
@@ -99,6 +109,9 @@ pub enum ExecuteError {
     /// Nobody was asked: the decision says why.
     #[error("{}", .0.reason)]
     NothingFits(Box<Decision>),
+    /// The model was in the mesh a while ago.
+    #[error("{model:?} is not offered right now; {node} offered it {ago_s} s ago")]
+    Away { model: String, node: String, ago_s: u64 },
     /// Everyone who was asked failed before the first byte.
     #[error("{}", told(.0))]
     AllFailed(Vec<Attempt>),
@@ -119,6 +132,11 @@ fn told(attempts: &[Attempt]) -> String {
 }
 
 impl Executor {
+    /// Whether own requests may leave this node.
+    pub fn may_ask_others(&self) -> bool {
+        self.mode_asks_others && self.role_asks_others.load(Ordering::Relaxed)
+    }
+
     /// Decides without running.
     pub async fn route(&self, ask: &Ask) -> Decision {
         let intent = self.intent(ask).await;
@@ -130,7 +148,7 @@ impl Executor {
         let outcome = self.try_candidates(ask).await;
         let label = match &outcome {
             Ok(_) => "answered",
-            Err(ExecuteError::NothingFits(_)) => "nothing_fits",
+            Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. }) => "nothing_fits",
             Err(ExecuteError::AllFailed(_)) => "failed",
         };
         self.metrics.asked.with_label_values(&[label]).inc();
@@ -144,17 +162,11 @@ impl Executor {
         while failed.len() < ATTEMPTS_MAX && Instant::now() < ask.deadline {
             let decision = self.decide(&intent);
             let Some(candidate) = decision.chosen().cloned() else {
-                return Err(if failed.is_empty() {
-                    ExecuteError::NothingFits(decision.into())
-                } else {
-                    ExecuteError::AllFailed(failed)
-                });
+                return Err(if failed.is_empty() { self.refused(decision, &ask.model) } else { ExecuteError::AllFailed(failed) });
             };
-            let decision_has_others = decision.candidates.len() > 1;
+            self.recent.seen(&candidate.model, &candidate.node_name);
+            let patience = Patience::new(decision.in_order().nth(1).is_some(), ask.deadline);
             let decision = first_decision.get_or_insert(decision);
-            // One that accepts and stays silent must leave time for the others.
-            let remaining = ask.deadline.saturating_duration_since(Instant::now());
-            let patience = if decision_has_others { remaining / 2 } else { remaining };
             match self.attempt(&candidate, &ask, patience).await {
                 Ok(begun) => return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline)),
                 Err((why, message)) => {
@@ -165,6 +177,16 @@ impl Executor {
             }
         }
         Err(ExecuteError::AllFailed(failed))
+    }
+
+    /// A named model that nobody offers is either a mistake or away.
+    fn refused(&self, decision: Decision, model: &ModelChoice) -> ExecuteError {
+        let unknown = matches!(decision.refusal(), Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered));
+        let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
+        match name.and_then(|name| Some((name, self.recent.last(name)?))) {
+            Some((name, (node, ago))) => ExecuteError::Away { model: name.clone(), node, ago_s: ago.as_secs() },
+            None => ExecuteError::NothingFits(decision.into()),
+        }
     }
 
     fn decide(&self, intent: &Intent) -> Decision {
@@ -179,7 +201,7 @@ impl Executor {
             _ => None,
         };
         let mut constraints = ask.constraints.clone();
-        constraints.local_only |= !self.may_ask_others;
+        constraints.local_only |= !self.may_ask_others();
         let operation = match ask.operation {
             Operation::Chat => intent::Operation::Chat,
             Operation::Complete => intent::Operation::Complete,
@@ -189,16 +211,16 @@ impl Executor {
     }
 
     /// Sends the request to one candidate and waits for the first byte.
-    async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Duration) -> Result<Begun, (Failure, String)> {
+    async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Patience) -> Result<Begun, (Failure, String)> {
         let in_flight = self.experiences.start(&candidate.id);
         let begin = async {
             if candidate.id.node == self.me {
                 self.begin_here(candidate, ask).await
             } else {
-                self.begin_there(candidate, ask).await
+                self.begin_there(candidate, ask, patience.receipt).await
             }
         };
-        let outcome = match tokio::time::timeout(patience, begin).await {
+        let outcome = match tokio::time::timeout(patience.first_byte, begin).await {
             Ok(outcome) => outcome,
             Err(_) => Err((Failure::TimedOut, "no first byte within its time".to_owned())),
         };
@@ -232,14 +254,35 @@ impl Executor {
         Ok((execution.status, execution.content_type.clone(), first, Source::Here(execution.into())))
     }
 
-    async fn begin_there(&self, candidate: &Candidate, ask: &Ask) -> Result<Beginning, (Failure, String)> {
+    async fn begin_there(&self, candidate: &Candidate, ask: &Ask, receipt: Duration) -> Result<Beginning, (Failure, String)> {
         let stream = self.data_plane.open(&candidate.id.node).await;
         let stream = stream.map_err(|error| (Failure::Broken, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
         let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());
-        let mut answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads).await.map_err(rejected)?;
+        let answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads, receipt).await;
+        let mut answer = answer.map_err(rejected)?;
         let first = answer.next().await.transpose().map_err(|BrokenOff(cause)| (Failure::Broken, cause))?;
         Ok((answer.status, answer.content_type.clone(), first, Source::There(answer.into())))
+    }
+}
+
+/// How long one candidate is waited for.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For its node to say that it received the request.
+    receipt: Duration,
+    first_byte: Duration,
+}
+
+impl Patience {
+    /// One that stays silent must leave time for the others, if there are any.
+    fn new(has_others: bool, deadline: Instant) -> Self {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if has_others {
+            Self { receipt: RECEIPT_WAIT, first_byte: remaining / 2 }
+        } else {
+            Self { receipt: remaining, first_byte: remaining }
+        }
     }
 }
 
@@ -307,7 +350,7 @@ impl ExecuteError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::NothingFits(decision) => decision.refusal(),
-            Self::AllFailed(_) => None,
+            Self::Away { .. } | Self::AllFailed(_) => None,
         }
     }
 }

@@ -41,6 +41,8 @@ struct Fields<'a> {
     input: Option<&'a RawValue>,
     #[serde(borrow)]
     tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +55,7 @@ struct Message {
 
 /// Reads the body of a request for `operation`.
 pub fn read(operation: Operation, body: &[u8]) -> Result<Prompt, PromptError> {
-    let fields: Fields = serde_json::from_slice(body).map_err(|error| wrong(None, format!("not a JSON object: {error}")))?;
+    let fields = fields(body)?;
     let model =
         fields.model.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|model| !model.trim().is_empty());
     let model = model.ok_or_else(|| wrong(Some("model"), "`model` is missing or no text: name a model, or \"auto\""))?;
@@ -64,6 +66,19 @@ pub fn read(operation: Operation, body: &[u8]) -> Result<Prompt, PromptError> {
         Operation::Embed => (first_text("input", fields.input)?, false),
     };
     Ok(Prompt { model, text: cut(text), tools, vision })
+}
+
+fn fields(body: &[u8]) -> Result<Fields<'_>, PromptError> {
+    // A list would be taken for the fields in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+        return Err(wrong(None, "the body is no JSON object"));
+    }
+    let fields: Fields =
+        serde_json::from_slice(body).map_err(|error| wrong(None, format!("the body is no JSON object: {error}")))?;
+    match fields.stream.map(|raw| raw.get().trim()) {
+        None | Some("true" | "false" | "null") => Ok(fields),
+        Some(_) => Err(wrong(Some("stream"), "`stream` is neither true nor false")),
+    }
 }
 
 fn wrong(param: Option<&'static str>, message: impl Into<String>) -> PromptError {
@@ -135,6 +150,7 @@ mod tests {
             (br#"{"model":"m","messages":"hi"}"#, Some("messages")),
             (br#"{"model":"m","messages":[]}"#, Some("messages")),
             (br#"{"model":"m","messages":["hi"]}"#, Some("messages")),
+            (br#"{"model":"m","messages":[{"role":"user","content":"a"}],"stream":"yes"}"#, Some("stream")),
             (b"not json", None),
             (b"[]", None),
         ] {

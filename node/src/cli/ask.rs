@@ -104,7 +104,7 @@ impl Answer {
 /// Who answered and why: for people, so not on standard output.
 fn print_reasons(reply: &Value, explain: bool) {
     if reply["route"].is_null() {
-        print::error(&format!("nothing fits: {}", print::show(&reply["reason"])));
+        print::aside(&format!("atmo: nothing fits: {}", print::show(&reply["reason"])));
     } else if explain || io::stderr().is_terminal() {
         print::aside(&summary(reply));
     }

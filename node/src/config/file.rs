@@ -72,6 +72,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn check(&self) -> Result<(), String> {
+        let limits = [
+            ("api_requests", u64::from(self.api_requests)),
+            ("mesh_requests", self.mesh_requests.into()),
+            ("body_bytes", self.body_bytes),
+            ("request_seconds", self.request_seconds),
+        ];
+        let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
+        zero.map_or(Ok(()), |(name, _)| {
+            Err(format!("limits.{name} = 0 would refuse every request; leave it out for the default"))
+        })
+    }
+}
+
 /// An engine that was named rather than found.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(try_from = "BackendAsWritten")]
@@ -206,6 +221,7 @@ impl ConfigFile {
         let mut file = Self::parse(&text).map_err(|error| wrong(error.to_string()))?;
         file.find_paths_from(path.parent().unwrap_or(Path::new("")));
         file.check_names().map_err(wrong)?;
+        file.limits.check().map_err(wrong)?;
         Ok(file)
     }
 
