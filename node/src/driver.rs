@@ -460,9 +460,13 @@ impl Driver {
         }
     }
 
-    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same.
+    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same. Where
+    /// that does not last, the peer listens to somebody else with our key, and hears us again on a new connection.
     fn reopen(&mut self, peer: NodeId) {
-        if self.parts.swarm.is_connected(&peer_id(&peer)) {
+        if self.links.broke_again(peer) {
+            tracing::debug!(peer = peer.short(), "the peer does not keep our control stream: connecting anew");
+            _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
+        } else if self.parts.swarm.is_connected(&peer_id(&peer)) {
             self.links.open(peer);
             self.begin_link(peer);
         }
