@@ -181,7 +181,12 @@ impl Executor {
 
     /// A named model that nobody offers is either a mistake or away.
     fn refused(&self, decision: Decision, model: &ModelChoice) -> ExecuteError {
-        let unknown = matches!(decision.refusal(), Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered));
+        let unknown = match decision.refusal() {
+            Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered) => true,
+            // Known, and all who offer it are gone.
+            Some(Refusal::AllExcluded(_)) => decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path")),
+            _ => false,
+        };
         let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
         match name.and_then(|name| Some((name, self.recent.last(name)?))) {
             Some((name, (node, ago))) => ExecuteError::Away { model: name.clone(), node, ago_s: ago.as_secs() },

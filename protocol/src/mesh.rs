@@ -294,7 +294,8 @@ impl Mesh {
         self.remember(slot);
     }
 
-    /// The first words on a link: our own record, and (one side only, or both would push the same) what we hold of the others.
+    /// The first words on a link: our own record, the peer's as we know it (a second holder of its key learns of the other so), and (one
+    /// side only, or both would push the same) what we hold of the others.
     fn greet(&mut self, id: LinkId, now: Now) {
         let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);
         let (me, own_id) = (self.me, self.own.id);
@@ -303,6 +304,9 @@ impl Mesh {
         let Some(link) = self.links.get_mut(&id) else { return };
         if signed {
             link.outbox.records.insert(me.0);
+        }
+        if self.table.has_record(link.slot) {
+            link.outbox.records.insert(link.slot.0);
         }
         link.outbox.loads = has_loads;
         if own_id < link.peer {

@@ -22,7 +22,7 @@ use crate::swarm::streams::{CONTROL, Opener};
 /// Opening a control stream on a live connection takes a round trip.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// A control stream that broke on a live connection is not opened again sooner.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// A second break within this time is no accident: the peer reads another stream in place of ours.
 const BREAKS_APART: Duration = Duration::from_secs(10);
 /// What a node that stops takes to tell its peers.
