@@ -13,7 +13,7 @@ use crate::capability::{Capability, embedded};
 use crate::embed::scripted::ScriptedEmbedder;
 use crate::embed::{Embedder, EmbeddingSpace};
 use crate::explain::explain;
-use crate::intent::{Constraints, Operation};
+use crate::intent::{Constraints, Label, Operation};
 use crate::view::{Condition, Roster, Routable, Standing};
 
 /// One capability with everything about it.
@@ -241,9 +241,12 @@ fn each_constraint_excludes_with_its_reason() {
         assert!(decision.excluded.iter().any(|excluded| excluded.reason.contains(why)), "{why}: {:?}", decision.excluded);
     };
     all_gone(Constraints { local_only: true, ..Constraints::default() }, "only local");
-    all_gone(Constraints { node: Some("nowhere".into()), ..Constraints::default() }, "not on the node");
+    all_gone(Constraints { nodes: vec!["nowhere".into()], ..Constraints::default() }, "not on the node");
     all_gone(Constraints { vision: true, ..Constraints::default() }, "takes images");
-    all_gone(Constraints { labels: vec![("zone".into(), "mars".into())], ..Constraints::default() }, "zone");
+    all_gone(
+        Constraints { labels: vec![Label { key: "zone".into(), value: Some("mars".into()) }], ..Constraints::default() },
+        "zone",
+    );
     let tools = under(Constraints { tools: true, ..Constraints::default() });
     assert!(tools.candidates.iter().all(|candidate| candidate.model == "llama3.1:8b"));
     let long = under(Constraints { context_tokens: Some(9_000), ..Constraints::default() });
