@@ -20,10 +20,10 @@ pub fn explain(decision: &Decision) -> String {
 /// A decision as JSON has it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
-    pub chosen: Option<Chosen>,
+    pub chosen: Option<InShort>,
     pub reason: String,
     /// The best of the others that would do.
-    pub runner_up: Option<String>,
+    pub runner_up: Option<InShort>,
     /// The chosen one's score less the runner-up's; below 0 where the draw among near-equals fell on a lesser one.
     pub margin: Option<f32>,
     /// What would have changed the choice.
@@ -39,12 +39,13 @@ pub struct Explanation {
     pub excluded_by: Vec<ExcludedByRow>,
 }
 
-/// The chosen candidate in short.
+/// A candidate in short.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Chosen {
+pub struct InShort {
     /// `node/slug`
     pub capability: String,
     pub node: String,
+    pub node_id: String,
     pub model: String,
     pub score: f32,
     pub hops: u8,
@@ -98,9 +99,9 @@ impl Explanation {
     pub fn of(decision: &Decision) -> Self {
         let margin = |runner_up: &Candidate| Some(decision.chosen()?.score - runner_up.score);
         Self {
-            chosen: decision.chosen().map(Chosen::of),
+            chosen: decision.chosen().map(InShort::of),
             reason: decision.reason.to_string(),
-            runner_up: decision.runner_up().map(|runner_up| runner_up.name.clone()),
+            runner_up: decision.runner_up().map(InShort::of),
             margin: decision.runner_up().and_then(margin),
             changes: change::changes(decision),
             candidates: decision.candidates.iter().map(CandidateRow::of).collect(),
@@ -113,11 +114,12 @@ impl Explanation {
     }
 }
 
-impl Chosen {
+impl InShort {
     fn of(candidate: &Candidate) -> Self {
         Self {
             capability: candidate.name.clone(),
             node: candidate.node_name.to_string(),
+            node_id: candidate.id.node.to_string(),
             model: candidate.model.clone(),
             score: candidate.score,
             hops: candidate.hops,

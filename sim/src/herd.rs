@@ -6,9 +6,10 @@
 //! always says that it is idle, has a quarter of the slots it announces and is three times as slow.
 
 mod figures;
+mod graph;
 mod provider;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atmo_capabilities::capability::Capability;
@@ -19,16 +20,14 @@ use atmo_capabilities::view::{Condition, Roster, Routable, RoutingView};
 use atmo_protocol::record::{CapabilityBody, Cost, Load};
 use atmo_protocol::{BodyHash, CapabilityId, Mode, NodeId, Slug};
 use clap::{Args, ValueEnum};
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 pub use figures::Figures;
+use graph::{hops_from, links};
 use provider::{Admission, Provider};
 
 const MODEL: &str = "llama3.1:8b";
-/// Links of a node, as in a mesh that has outgrown full connection.
-const LINKS: usize = 8;
 /// How often a load is told, by hops.
 const TELL_MS: [u64; 3] = [2_000, 20_000, 200_000];
 /// A mean request: as long as routing takes it to be where nothing was observed.
@@ -303,36 +302,6 @@ impl Asker {
 
 fn exponential(mean_ms: f64, rng: &mut ChaCha12Rng) -> u64 {
     (-(1.0 - rng.random::<f64>()).ln() * mean_ms) as u64 + 1
-}
-
-/// A random graph in which nearly every node has [`LINKS`] links, as active views are bounded: random rings through all nodes.
-fn links(nodes: usize, rng: &mut ChaCha12Rng) -> Vec<Vec<usize>> {
-    let mut links = vec![Vec::new(); nodes];
-    let mut ring: Vec<usize> = (0..nodes).collect();
-    for _ in 0..LINKS / 2 {
-        ring.shuffle(rng);
-        for (place, node) in ring.iter().enumerate() {
-            let next = ring[(place + 1) % nodes];
-            links[*node].push(next);
-            links[next].push(*node);
-        }
-    }
-    links
-}
-
-fn hops_from(start: usize, links: &[Vec<usize>]) -> Vec<u8> {
-    let mut hops = vec![u8::MAX; links.len()];
-    let mut queue = VecDeque::from([start]);
-    hops[start] = 0;
-    while let Some(node) = queue.pop_front() {
-        for peer in &links[node] {
-            if hops[*peer] == u8::MAX {
-                hops[*peer] = hops[node] + 1;
-                queue.push_back(*peer);
-            }
-        }
-    }
-    hops
 }
 
 fn id_of(number: usize) -> CapabilityId {

@@ -16,15 +16,15 @@ const CELL: usize = 28;
 const BAR: usize = 10;
 /// Lines of the lists below, so that it all stays within 24.
 const CHANGES_SHOWN: usize = 3;
-const EXCLUDED_SHOWN: usize = 4;
+const EXCLUDED_SHOWN: usize = 3;
 
 pub fn screen(decision: &Decision) -> String {
     let mut lines = vec![headline(decision)];
-    lines.extend(meaning_of(decision).map(|meaning| format!("  {meaning}")));
+    lines.extend(meaning_of(&decision.reason).into_iter().chain(draw(decision)).map(|line| format!("  {line}")));
     if !decision.candidates.is_empty() {
         lines.extend(table(decision));
     }
-    lines.extend(changes(decision).into_iter().take(CHANGES_SHOWN).map(|change| format!("  * {}", change.text)));
+    lines.extend(changes_of(decision));
     lines.extend(excluded(decision));
     lines.iter().map(|line| fitted(line, COLUMNS) + "\n").collect()
 }
@@ -37,21 +37,38 @@ fn headline(decision: &Decision) -> String {
 }
 
 /// What the reason says beyond its own words.
-fn meaning_of(decision: &Decision) -> Option<String> {
-    let why = match &decision.reason {
-        Reason::Matched => "it is likely enough to be what was asked for".to_owned(),
-        Reason::Named => "asked for by name, so that meaning does not count".to_owned(),
-        Reason::FallbackGeneral { instead_of: Some(wanted) } => format!("nobody offers {wanted}; a general model tries"),
-        Reason::FallbackGeneral { instead_of: None } => "nothing offered fits well enough; a general model tries".to_owned(),
-        Reason::Refused(_) => return None,
-    };
-    let drawn = match decision.chosen() {
-        Some(chosen) if decision.near_equals > 1 => {
-            format!("; drawn with a chance of {} among {} near-equals", percent(chosen.chance), decision.near_equals)
+fn meaning_of(reason: &Reason) -> Option<String> {
+    match reason {
+        Reason::Matched => Some("it is likely enough to be what was asked for".to_owned()),
+        Reason::Named => Some("asked for by name, so that meaning does not count".to_owned()),
+        Reason::FallbackGeneral { instead_of: Some(wanted) } => Some(format!("nobody offers {wanted}; a general model tries")),
+        Reason::FallbackGeneral { instead_of: None } => {
+            Some("nothing offered fits well enough; a general model tries".to_owned())
         }
-        _ => String::new(),
-    };
-    Some(why + &drawn)
+        Reason::Refused(_) => None,
+    }
+}
+
+/// How it was drawn, and how far it is ahead.
+fn draw(decision: &Decision) -> Option<String> {
+    let (chosen, runner_up) = (decision.chosen()?, decision.runner_up()?);
+    let margin = chosen.score - runner_up.score;
+    Some(match decision.near_equals {
+        0 | 1 => format!("ahead of the runner-up by {margin:.3}"),
+        near => {
+            format!("drawn among {near} near-equals with a chance of {}, {margin:+.3} to the next", percent(chosen.chance).trim())
+        }
+    })
+}
+
+/// What would have changed the choice, or that no single thing would.
+fn changes_of(decision: &Decision) -> Vec<String> {
+    let changes = changes(decision);
+    let beaten = decision.runner_up().filter(|runner_up| runner_up.chance == 0.0);
+    let hopeless = beaten.filter(|runner_up| changes.iter().all(|change| change.capability != runner_up.name));
+    let hopeless = hopeless.map(|runner_up| format!("  * no single factor would have put {} first", fitted(&runner_up.name, 40)));
+    let shown = changes.into_iter().map(|change| format!("  * {}", change.text));
+    hopeless.into_iter().chain(shown).take(CHANGES_SHOWN).collect()
 }
 
 /// The chosen one, the runner-up and the next, factor by factor.
@@ -73,7 +90,7 @@ fn table(decision: &Decision) -> Vec<String> {
         lines.push(row(factor, &|candidate| bar(candidate.factors.named()[place].1)));
     }
     lines.push(row("= product", &|candidate| bar(candidate.score)));
-    lines.push(row("chance", &|candidate| percent(candidate.chance)));
+    lines.push(row("chance", &|candidate| format!("  {}", percent(candidate.chance).trim())));
     lines.push(row("expected", &expected));
     let more = decision.candidates_total.saturating_sub(shown.len());
     if more > 0 {

@@ -1,5 +1,10 @@
 //! What a decision must hold to, whatever is offered and whatever is asked.
 
+mod constrained;
+mod explained;
+mod shared;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atmo_protocol::record::{CapabilityBody, Cost, Load};
@@ -13,7 +18,7 @@ use crate::capability::{Capability, embedded};
 use crate::embed::scripted::ScriptedEmbedder;
 use crate::embed::{Embedder, EmbeddingSpace};
 use crate::explain::explain;
-use crate::intent::{Constraints, Label, Operation};
+use crate::intent::{Constraints, Operation};
 use crate::view::{Condition, Roster, Routable, Standing};
 
 /// One capability with everything about it.
@@ -231,31 +236,6 @@ fn unknown_and_ambiguous_names_are_refused_with_what_was_near() {
 }
 
 #[test]
-fn each_constraint_excludes_with_its_reason() {
-    let offered = mesh();
-    let view = view(&offered);
-    let under = |constraints: Constraints| decided(&view, &Intent { constraints, operation: Operation::Chat, ..ask("hello") });
-    let all_gone = |constraints: Constraints, why: &str| {
-        let decision = under(constraints);
-        assert!(decision.chosen.is_none() && decision.excluded_total == offered.len());
-        assert!(decision.excluded.iter().any(|excluded| excluded.reason.contains(why)), "{why}: {:?}", decision.excluded);
-    };
-    all_gone(Constraints { local_only: true, ..Constraints::default() }, "only local");
-    all_gone(Constraints { nodes: vec!["nowhere".into()], ..Constraints::default() }, "not on the node");
-    all_gone(Constraints { vision: true, ..Constraints::default() }, "takes images");
-    all_gone(
-        Constraints { labels: vec![Label { key: "zone".into(), value: Some("mars".into()) }], ..Constraints::default() },
-        "zone",
-    );
-    let tools = under(Constraints { tools: true, ..Constraints::default() });
-    assert!(tools.candidates.iter().all(|candidate| candidate.model == "llama3.1:8b"));
-    let long = under(Constraints { context_tokens: Some(9_000), ..Constraints::default() });
-    assert!(long.candidates.iter().all(|candidate| candidate.model != "llama3.1:8b"));
-    let left_out = Constraints { exclude: offered.iter().map(|one| one.routable.id.clone()).collect(), ..Constraints::default() };
-    all_gone(left_out, "left out");
-}
-
-#[test]
 fn an_open_circuit_and_a_dead_node_are_left_out() {
     let mut offered = mesh();
     offered[0].condition.standing = Standing::Dead;
@@ -274,22 +254,6 @@ fn an_open_circuit_and_a_dead_node_are_left_out() {
 fn embedding_requests_go_to_embedding_models_whatever_the_text_says() {
     let intent = Intent { operation: Operation::Embed, ..ask("write a Python function") };
     assert_eq!(model_chosen(&view(&mesh()), &intent).as_deref(), Some("nomic-embed-text"));
-}
-
-#[test]
-fn json_and_explanation_say_what_others_rely_on() {
-    let mut offered = mesh();
-    offered[0].routable.node_name = "evil\u{1b}[2J".into();
-    let decision = decided(&view(&offered), &ask("hello there, how is it going?"));
-    let json = serde_json::to_value(&decision).unwrap();
-    for key in ["capability", "node", "score", "hops"] {
-        assert!(json["chosen"].get(key).is_some() && json["candidates"][0].get(key).is_some(), "{key}");
-    }
-    for key in ["similarity", "distance", "load", "cost"] {
-        assert!(json["candidates"][0]["factors"].get(key).is_some(), "{key}");
-    }
-    let text = explain(&decision);
-    assert!(text.lines().count() <= 24 && !text.contains('\u{1b}') && text.contains("similarity"), "{text}");
 }
 
 /// The promises made of the built-in model, with the real embedder.
@@ -392,15 +356,6 @@ proptest! {
         let id = &offered[0].routable.id;
         let (before, after) = (decided(&view(&offered), &ask(&text)), decided(&view(&worse), &ask(&text)));
         prop_assert!(score_of(&after, id) <= score_of(&before, id) + 1e-6);
-    }
-
-    #[test]
-    fn filters_never_leak(offered in meshes(), text in texts(), left_out in 0usize..12) {
-        let id = offered[left_out % offered.len()].routable.id.clone();
-        let constraints = Constraints { exclude: vec![id.clone()], ..Constraints::default() };
-        let decision = decided(&view(&offered), &Intent { constraints, ..ask(&text) });
-        prop_assert!(decision.candidates.iter().all(|candidate| candidate.id != id));
-        prop_assert!(decision.in_order().all(|candidate| candidate.fits));
     }
 
     #[test]
