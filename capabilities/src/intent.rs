@@ -32,9 +32,11 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Tokens of the prompt and of its answer.
+    /// Tokens of the prompt and of its answer; vectors are none.
     pub fn tokens(&self) -> RequestTokens {
-        RequestTokens { prompt: self.prompt.unwrap_or_else(|| PromptTokens::of(&self.text)), answer_max: self.max_tokens }
+        let prompt = self.prompt.unwrap_or_else(|| PromptTokens::of(&self.text));
+        let answer_max = if self.operation == Operation::Embed { Some(0) } else { self.max_tokens };
+        RequestTokens { prompt, answer_max }
     }
 }
 

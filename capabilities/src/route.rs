@@ -47,7 +47,7 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
     };
     let screened = Screened::new(view, intent, feedback, &scope);
     if screened.eligible.is_empty() {
-        let refusal = Refusal::AllExcluded(screened.first_exclusion());
+        let refusal = Refusal::AllExcluded(screened.exclusions());
         return in_words(&screened, Reason::Refused(refusal));
     }
     let grounds = Grounds::new(&screened);

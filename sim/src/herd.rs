@@ -43,6 +43,8 @@ const ATTEMPTS_MAX: usize = 4;
 pub enum Policy {
     /// As shipped.
     Weighed,
+    /// As shipped, but learning nothing from when first tokens come.
+    Trusting,
     /// Whoever scores best: what the draw by weight is there to avoid.
     Best,
     /// Anyone, by slots: what chance alone makes of shares.
@@ -217,7 +219,7 @@ impl World {
 
     fn choice<'a>(&mut self, decision: &'a Decision) -> Option<&'a Candidate> {
         match self.herd.policy {
-            Policy::Weighed => decision.chosen(),
+            Policy::Weighed | Policy::Trusting => decision.chosen(),
             Policy::Best => decision.candidates.first(),
             Policy::Blind => {
                 let slots = |candidate: &&Candidate| self.providers[number_of(&candidate.id)].slots();
@@ -246,7 +248,9 @@ impl World {
             Admission::Queued => {}
             Admission::Busy { wait_ms } => {
                 self.figures.busy += 1;
-                self.askers[asker].feedback.busy(id, announced_ms, wait_ms);
+                if self.herd.policy != Policy::Trusting {
+                    self.askers[asker].feedback.busy(id, announced_ms, wait_ms);
+                }
                 return false;
             }
         }
@@ -259,8 +263,10 @@ impl World {
         let length_ms = exponential(REQUEST_MS * self.providers[provider].slowness(), &mut self.rng);
         let trip_ms = HOP_MS * u64::from(self.askers[asker].hops[provider]) + START_MS;
         let took_ms = self.now_ms - asked_ms + trip_ms;
-        self.askers[asker].feedback.advance(self.now_ms);
-        self.askers[asker].feedback.answered(&id_of(provider), announced_ms, took_ms as f32);
+        if self.herd.policy != Policy::Trusting {
+            self.askers[asker].feedback.advance(self.now_ms);
+            self.askers[asker].feedback.answered(&id_of(provider), announced_ms, took_ms as f32);
+        }
         self.figures.first_token(took_ms);
         self.after(length_ms, Event::End { provider, request });
     }

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::decision::{EXCLUDED_MAX, Excluded, ExcludedBy};
-use super::feedback::{Experience, Feedback};
+use super::feedback::{Breaker, Experience, Feedback};
 use super::filter::{self, Ability, Asked, Entry, Exclusion};
 use crate::exemplars::SetId;
 use crate::intent::{Intent, ModelChoice, RequestTokens};
 use crate::view::{RoutingView, Traits};
+
+/// Different exclusions that a refusal tells of.
+const EXCLUSIONS_TOLD: usize = 3;
 
 /// What passes and what does not.
 pub(super) struct Screened<'a> {
@@ -22,6 +25,8 @@ pub(super) struct Screened<'a> {
     pub tokens: RequestTokens,
     /// What happened lately, by position, ascending.
     pub experiences: Vec<(u32, Experience)>,
+    /// Positions of those whose circuit is open, ascending.
+    broken: Vec<u32>,
     /// For each body, whether somebody who offers it passes.
     pub bodies: Vec<bool>,
     /// The first of those that do not pass.
@@ -34,18 +39,21 @@ impl<'a> Screened<'a> {
     /// Parts `scope`, which ascends.
     pub fn new(view: &'a RoutingView, intent: &'a Intent, feedback: &Feedback, scope: &[u32]) -> Self {
         let tokens = intent.tokens();
+        let experiences = feedback.by_position(view.roster());
+        let is_broken = |(_, experience): &&(u32, Experience)| matches!(experience.breaker, Breaker::Open { .. });
         let mut screened = Self {
             view,
             intent,
             tokens,
             eligible: Vec::with_capacity(scope.len()),
-            experiences: feedback.by_position(view.roster()),
+            broken: experiences.iter().filter(is_broken).map(|(position, _)| *position).collect(),
+            experiences,
             bodies: vec![false; view.roster().bodies().len()],
             excluded: Vec::new(),
             excluded_by: BTreeMap::new(),
         };
         let asked = Asked { constraints: &intent.constraints, ability: Ability::asked_by(intent, tokens), tokens, me: view.me };
-        let anyone = !intent.constraints.restrict_entries() && screened.experiences.is_empty();
+        let anyone = !intent.constraints.restrict_entries();
         for position in scope {
             screened.part(*position, anyone, &asked);
         }
@@ -75,7 +83,8 @@ impl<'a> Screened<'a> {
     fn part(&mut self, position: u32, anyone: bool, asked: &Asked<'_>) {
         let body = self.view.roster().body_of(position as usize);
         let able = asked.ability.is_met(&self.view.roster().traits()[body]);
-        let passes = anyone && able && self.view.fitness()[position as usize].reachable;
+        let works = self.view.fitness()[position as usize].reachable && self.broken.binary_search(&position).is_err();
+        let passes = anyone && able && works;
         if !passes && let Some(exclusion) = self.exclusion(position, asked) {
             return self.exclude(position, exclusion);
         }
@@ -107,9 +116,15 @@ impl<'a> Screened<'a> {
         }
     }
 
-    /// The first of those excluded, in words; empty where none was.
-    pub fn first_exclusion(&self) -> String {
-        self.excluded.first().map_or(String::new(), |(_, exclusion)| exclusion.to_string())
+    /// What excluded them, in words: for each thing the first of those, the most frequent first. Empty where nobody was.
+    pub fn exclusions(&self) -> String {
+        let all = self.excluded_by();
+        let [first] = all.as_slice() else {
+            let each =
+                all.iter().take(EXCLUSIONS_TOLD).map(|by| format!("{} by {} ({})", by.total, by.first.by, by.first.reason));
+            return each.collect::<Vec<_>>().join(", ");
+        };
+        first.first.reason.clone()
     }
 
     /// Why the first who belongs to `set` does not pass, if somebody does.

@@ -300,20 +300,34 @@ fn the_demonstration_model_alone_answers_words_and_nothing_else() {
 
 fn meshes() -> impl Strategy<Value = Vec<Offered>> {
     let names = ["llama3.1:8b", "qwen2.5-coder:7b", "nomic-embed-text", "whisper-large", "atmo-tiny", "sqlcoder"];
-    let one = (0..names.len(), 0u16..5, 0u8..6, 0u32..20_000).prop_map(move |(which, running, hops, price)| {
-        let kind = if which == 2 { "embedding" } else { "llm" };
-        let mut offered = offer(0, kind, names[which], "", &[]);
-        offered.condition.load.running = running;
-        offered.condition.hops = hops;
-        offered.routable.cost.completion_micros_per_1k = price;
-        offered
-    });
+    let facts: [&[(&str, &str)]; 3] = [
+        &[("parameters_b", "8"), ("context_length", "8192"), ("tools", "true"), ("vision", "true")],
+        &[("parameters_b", "70"), ("context_length", "2048"), ("tools", "false"), ("quality", "0.9")],
+        &[],
+    ];
+    let one =
+        (0..names.len(), 0..facts.len(), 0u16..5, 0u8..6, 0u32..20_000).prop_map(move |(which, known, running, hops, price)| {
+            let kind = if which == 2 { "embedding" } else { "llm" };
+            let mut offered = offer(0, kind, names[which], "", facts[known]);
+            offered.condition.load.running = running;
+            offered.condition.hops = hops;
+            offered.routable.cost.completion_micros_per_1k = price.saturating_sub(5_000);
+            offered
+        });
     prop::collection::vec(one, 1..12).prop_map(|mut offered| {
         for (number, one) in (1..).zip(&mut offered) {
             one.routable.id.node = node(number);
+            one.routable.node_name = format!("node{number}").into();
+            one.routable.labels = labels(number);
         }
         offered
     })
+}
+
+fn labels(number: u8) -> Arc<[(String, String)]> {
+    let residency = [("residency", "eu"), ("residency", "us"), ("gpu", "a100")][usize::from(number) % 3];
+    let zone = format!("z{}", number % 2);
+    [("zone", zone.as_str()), residency].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 fn texts() -> impl Strategy<Value = String> {

@@ -14,7 +14,7 @@ const LIAR_SHARE_MAX: f64 = 2.0;
 /// As long as the news of a load take to travel.
 const STRETCH_MS: u64 = 200_000;
 
-/// Shares are in units of the fair one, which goes with announced slots. Every attempt counts, taken or not.
+/// Shares are in units of the fair one, which goes with the slots that are there. Every attempt counts, taken or not.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     pub attempts: u64,
@@ -50,7 +50,7 @@ impl Figures {
     pub fn new(providers: &[Provider]) -> Self {
         let none = vec![0.0; providers.len()];
         Self {
-            slots: providers.iter().map(|provider| f64::from(provider.announced_slots())).collect(),
+            slots: providers.iter().map(|provider| provider.slots() as f64).collect(),
             liar: providers.iter().position(Provider::lies),
             all: none.clone(),
             wary: none.clone(),

@@ -31,6 +31,8 @@ fn who_always_says_that_it_is_idle_is_known_after_twenty_requests() {
     for seed in [1, 2, 3] {
         let figures = Herd { liar: true, ..herd(seed) }.run();
         assert!(figures.is_good() && figures.liar_share.is_some(), "seed {seed}\n{figures}");
+        let believed = Herd { liar: true, policy: Policy::Trusting, ..herd(seed) }.run();
+        assert!(!believed.is_good(), "without learning it would be believed\n{believed}");
     }
 }
 

@@ -92,6 +92,26 @@ fn the_prompt_and_its_answer_have_to_fit_into_the_context() {
 }
 
 #[test]
+fn a_refusal_tells_of_everything_that_stood_in_the_way() {
+    let refusal = |written: &[(&str, &str)]| {
+        decided(&view(&shop()), &Intent { constraints: constraints(written), ..named("mistral-large") }).reason.to_string()
+    };
+    let one = refusal(&[("max_cost", "0.001")]);
+    assert!(one.ends_with("passes the constraints: would cost up to 0.006164, over the 0.001 allowed"), "{one}");
+    let chat = chat(constraints(&[("label", "gpu"), ("require_free", "true")]));
+    let several = decided(&view(&shop()), &chat).reason.to_string();
+    assert!(several.contains("5 by label (its node has no label gpu), 1 by require_free (costs 2 in"), "{several}");
+}
+
+#[test]
+fn vectors_are_paid_by_the_prompt_alone() {
+    let mut offered = mesh();
+    offered[3].routable.cost = Cost { prompt_micros_per_1k: 100, completion_micros_per_1k: 1_000_000 };
+    let intent = Intent { operation: Operation::Embed, constraints: constraints(&[("max_cost", "0.0001")]), ..ask("some text") };
+    assert_eq!(model_chosen(&view(&offered), &intent).as_deref(), Some("nomic-embed-text"));
+}
+
+#[test]
 fn who_was_tried_is_left_out() {
     let tried = Constraints { exclude: mesh().iter().map(|one| one.routable.id.clone()).collect(), ..Constraints::default() };
     let decision = decided(&view(&mesh()), &chat(tried));
