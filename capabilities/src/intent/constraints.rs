@@ -62,13 +62,16 @@ pub struct Label {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("`{field}`: got {got}; allowed: {allowed}")]
 pub struct ConstraintError {
-    /// The name as it was written, `atmo` for the whole object.
+    /// The name as it was written: `max-cost`, `x-atmo-max-cost`, `atmo.max_cost`; `atmo` for the whole object.
     pub field: String,
     /// What was written, cut.
     pub got: String,
     pub allowed: String,
 }
 
+/// What request headers that name constraints begin with, and the field of a body that holds them.
+pub const HEADER_PREFIX: &str = "x-atmo-";
+pub const BODY_FIELD: &str = "atmo";
 /// Most alternatives or labels of one name.
 pub const LIST_MAX: usize = 32;
 /// Longest value.
@@ -152,13 +155,23 @@ impl Constraints {
         Ok(())
     }
 
+    /// Adds the constraint of a request header, if it is one: whether its name begins with [`HEADER_PREFIX`], in any case.
+    pub fn set_header(&mut self, header: &str, value: &str) -> Result<bool, ConstraintError> {
+        let (prefix, name) = header.split_at_checked(HEADER_PREFIX.len()).unwrap_or_default();
+        if !prefix.eq_ignore_ascii_case(HEADER_PREFIX) {
+            return Ok(false);
+        }
+        self.set(name, value).map(|()| true).map_err(|error| error.within(prefix))
+    }
+
     /// Adds those of an `atmo` object: `{"max_cost": 0.02, "label": ["gpu", "zone=eu"]}`; labels also as `{"zone": "eu"}`. `null` asks
     /// for nothing.
     pub fn set_json(&mut self, object: &Value) -> Result<(), ConstraintError> {
         let Value::Object(fields) = object else {
-            return Err(refused("atmo", object.to_string(), "an object of constraints"));
+            return Err(refused(BODY_FIELD, object.to_string(), "an object of constraints"));
         };
-        fields.iter().try_for_each(|(name, value)| self.set_value(name, value))
+        let set = |(name, value): (&String, &Value)| self.set_value(name, value).map_err(|error| error.within("atmo."));
+        fields.iter().try_for_each(set)
     }
 
     fn set_value(&mut self, name: &str, value: &Value) -> Result<(), ConstraintError> {
@@ -184,6 +197,13 @@ impl Constraints {
         let figures = self.max_cost_micros.is_some() || self.max_latency_ms.is_some() || self.min_quality.is_some();
         let named = lists.iter().any(|list| !list.is_empty()) || !self.labels.is_empty() || !self.exclude.is_empty();
         self.local_only || self.require_free || figures || named
+    }
+}
+
+impl ConstraintError {
+    /// With the name as it stands where it was written.
+    fn within(self, prefix: &str) -> Self {
+        Self { field: format!("{prefix}{}", self.field), ..self }
     }
 }
 

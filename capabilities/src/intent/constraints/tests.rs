@@ -33,7 +33,10 @@ fn a_flag_a_header_and_a_body_mean_the_same_under_every_name() {
             constraints
         };
         let flag = read(&|constraints| constraints.set(&name.replace('_', "-"), text));
-        let header = read(&|constraints| constraints.set(&name.replace('_', "-").to_uppercase(), text));
+        let header = read(&|constraints| {
+            let header = format!("X-Atmo-{}", name.replace('_', "-").to_uppercase());
+            constraints.set_header(&header, text).map(|is_one| assert!(is_one))
+        });
         let body = read(&|constraints| constraints.set_json(&json!({ name: value })));
         assert_ne!(flag, Constraints::default(), "{name}");
         assert!(flag == header && flag == body, "{name}: {flag:?} {body:?}");
@@ -66,9 +69,16 @@ fn errors_name_the_field_what_it_got_and_what_is_allowed() {
         ("max_price", json!(1), "max_cost"),
     ] {
         let error = refused(name, value.clone());
-        assert!(error.starts_with(&format!("`{name}`: got ")) && error.contains(allowed), "{error}");
+        assert!(error.starts_with(&format!("`atmo.{name}`: got ")) && error.contains(allowed), "{error}");
     }
     assert!(Constraints::default().set_json(&json!([])).unwrap_err().to_string().starts_with("`atmo`"));
+    let header = Constraints::default().set_header("x-atmo-max-cost", "cheap").unwrap_err().to_string();
+    assert!(header.starts_with("`x-atmo-max-cost`: got \"cheap\"; allowed: an amount of money"), "{header}");
+    assert!(Constraints::default().set_header("x-atmo-max-price", "1").unwrap_err().allowed.contains("max_cost"));
+    assert_eq!(
+        ["accept", "x-atmö", ""].map(|other| Constraints::default().set_header(other, "1")),
+        [Ok(false), Ok(false), Ok(false)]
+    );
     assert!(refused("node", json!("x".repeat(9_999))).len() < 200);
     let crowd = (0..=LIST_MAX).map(|number| format!("n{number}")).collect::<Vec<_>>().join(",");
     assert!(Constraints::default().set("node", &crowd).is_err());
