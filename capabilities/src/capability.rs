@@ -25,6 +25,8 @@ pub mod facts {
     pub const VISION: &str = "vision";
     /// `true` for the built-in demonstration model: the lowest quality there is.
     pub const DEMONSTRATION: &str = "demonstration";
+    /// What its owner thinks of it, from 0 to 1.
+    pub const QUALITY: &str = "quality";
     /// Length of the vectors an embedding model gives.
     pub const DIMENSIONS: &str = "dimensions";
 }
@@ -68,6 +70,7 @@ pub struct Facts {
     pub tools: Option<bool>,
     pub vision: Option<bool>,
     pub demonstration: bool,
+    pub quality: Option<f32>,
     pub dimensions: Option<u32>,
 }
 
@@ -159,6 +162,7 @@ impl Facts {
             facts::TOOLS => self.tools = value.parse().ok(),
             facts::VISION => self.vision = value.parse().ok(),
             facts::DEMONSTRATION => self.demonstration = value == "true",
+            facts::QUALITY => self.quality = value.parse().ok().filter(|share| (0.0..=1.0).contains(share)),
             facts::DIMENSIONS => self.dimensions = value.parse().ok(),
             _ => {}
         }

@@ -10,27 +10,28 @@ pub mod filter;
 mod ground;
 mod meaning;
 mod named;
+mod pick;
 #[cfg(all(test, feature = "rten"))]
 mod plain_requests;
 mod screen;
 #[cfg(test)]
 mod tests;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
-pub use decision::{Candidate, Decision, Excluded, Reason, Refusal};
-pub use feedback::{Breaker, Experience, Feedback};
+pub use decision::{Candidate, Decision, Excluded, ExcludedBy, Reason, Refusal};
+pub use feedback::{Breaker, Experience, Feedback, Lateness};
 pub use ground::{FALLBACK_SIMILARITY, FLOOR};
+pub use pick::NEAR_EQUAL;
 
 use self::decision::CANDIDATES_MAX;
 use self::ground::Grounds;
+use self::pick::Draw;
 use self::screen::Screened;
 use crate::intent::{Intent, ModelChoice};
-use crate::score::Factors;
-use crate::view::RoutingView;
-
-/// Candidates within this share of the best score are as good as the best.
-pub const NEAR_EQUAL: f32 = 0.9;
+use crate::score::wait::Expected;
+use crate::score::{Factors, fit, price};
+use crate::view::{Fitness, RoutingView};
 
 /// Chooses who answers `intent`. Pure: the same view, intent, feedback and random numbers give the same decision.
 pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mut impl Rng) -> Decision {
@@ -46,15 +47,20 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
     };
     let screened = Screened::new(view, intent, feedback, &scope);
     if screened.eligible.is_empty() {
-        let refusal = Refusal::AllExcluded(screened.first_exclusion());
-        return in_words(&screened, Vec::new(), Reason::Refused(refusal));
+        let refusal = Refusal::AllExcluded(screened.exclusions());
+        return in_words(&screened, Reason::Refused(refusal));
     }
     let grounds = Grounds::new(&screened);
-    let candidates = best(&screened, &grounds).iter().map(|scored| candidate(&screened, &grounds, scored)).collect();
-    let mut decision = in_words(&screened, candidates, grounds.reason);
-    if !matches!(decision.reason, Reason::Refused(_)) {
-        decision.chosen = pick(&decision.candidates, rng);
-    }
+    let affinity = Affinity::of(&screened, feedback);
+    let scored = scored(&screened, &grounds, &affinity);
+    let mut decision = in_words(&screened, grounds.reason.clone());
+    let draw = if decision.refusal().is_none() { Draw::among(view, &scored) } else { None };
+    let drawn = draw.as_ref().map(|draw| draw.draw(view, &scored, rng));
+    let best = best(scored, drawn);
+    let candidate = |scored: &Scored| candidate(&screened, &grounds, &affinity, draw.as_ref(), scored);
+    decision.candidates = best.iter().map(candidate).collect();
+    decision.near_equals = draw.as_ref().map_or(0, |draw| draw.near_equals);
+    decision.chosen = drawn.and_then(|drawn| best.iter().position(|scored| scored.position == drawn.position));
     decision
 }
 
@@ -63,6 +69,8 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
 struct Scored {
     position: u32,
     score: f32,
+    /// One factor of it.
+    load: f32,
     /// Whether it would do for the request.
     fits: bool,
 }
@@ -74,30 +82,59 @@ impl Scored {
     }
 }
 
-/// The best of the eligible entries in order, equals by id; at most [`CANDIDATES_MAX`].
-fn best(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
+/// Who has computed the beginning of the conversation, and what is left for the others.
+struct Affinity {
+    holder: Option<u32>,
+    elsewhere: f32,
+}
+
+impl Affinity {
+    fn of(screened: &Screened<'_>, feedback: &Feedback) -> Self {
+        let holder = screened.intent.conversation.and_then(|conversation| feedback.holder(&conversation).cloned());
+        let position = holder.and_then(|id| screened.view.roster().position(&id)).map(|position| position as u32);
+        let holder = position.filter(|position| screened.eligible.binary_search(position).is_ok());
+        Self { holder, elsewhere: if holder.is_some() { fit::elsewhere(screened.tokens) } else { 1.0 } }
+    }
+
+    #[inline]
+    fn factor(&self, position: u32) -> f32 {
+        if self.holder == Some(position) { 1.0 } else { self.elsewhere }
+    }
+}
+
+/// The best of the eligible entries in order, equals by id; at most [`CANDIDATES_MAX`], and `drawn` among them.
+fn best(all: Vec<Scored>, drawn: Option<Scored>) -> Vec<Scored> {
     let mut best: Vec<Scored> = Vec::with_capacity(CANDIDATES_MAX + 1);
-    for scored in scored(screened, grounds) {
+    for scored in all {
         if best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]) {
             best.insert(best.partition_point(|better| !scored.beats(better)), scored);
             best.truncate(CANDIDATES_MAX);
         }
     }
+    if let (Some(drawn), Some(last)) = (drawn, best.last().copied())
+        && !best.iter().any(|scored| scored.position == drawn.position)
+    {
+        best.retain(|scored| scored.position != last.position);
+        best.push(drawn);
+    }
     best
 }
 
-fn scored(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
+fn scored(screened: &Screened<'_>, grounds: &Grounds<'_>, affinity: &Affinity) -> Vec<Scored> {
     let (roster, fitness) = (screened.view.roster(), screened.view.fitness());
     let scored = |position: &u32| {
         let ground = grounds.of(roster.body_of(*position as usize));
-        let score = ground.similarity * ground.complexity * fitness[*position as usize].product;
-        Scored { position: *position, score, fits: ground.fits }
+        let Fitness { product, load, .. } = fitness[*position as usize];
+        let score = ground.similarity * ground.complexity * affinity.factor(*position) * product;
+        Scored { position: *position, score, load, fits: ground.fits }
     };
     let mut all: Vec<Scored> = screened.eligible.iter().map(scored).collect();
     for (position, experience) in &screened.experiences {
         if let Ok(place) = screened.eligible.binary_search(position) {
             let ground = grounds.of(roster.body_of(*position as usize));
-            all[place].score = ground.similarity * ground.complexity * factors(screened.view, *position, experience).product();
+            let factors = factors(screened.view, *position, experience);
+            all[place].score = ground.similarity * ground.complexity * affinity.factor(*position) * factors.product();
+            all[place].load = factors.load;
         }
     }
     all
@@ -111,16 +148,37 @@ fn factors(view: &RoutingView, position: u32, experience: &Experience) -> Factor
 }
 
 /// Puts into words what was found; nobody is chosen yet.
-fn in_words(screened: &Screened<'_>, candidates: Vec<Candidate>, reason: Reason) -> Decision {
-    let (excluded, excluded_total) = screened.in_words();
-    Decision { chosen: None, candidates, candidates_total: screened.eligible.len(), excluded, excluded_total, reason }
+fn in_words(screened: &Screened<'_>, reason: Reason) -> Decision {
+    let excluded_by = screened.excluded_by();
+    Decision {
+        chosen: None,
+        candidates: Vec::new(),
+        candidates_total: screened.eligible.len(),
+        near_equals: 0,
+        excluded: screened.excluded_in_words(),
+        excluded_total: excluded_by.iter().map(|by| by.total).sum(),
+        excluded_by,
+        reason,
+    }
 }
 
-fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) -> Candidate {
+fn candidate(
+    screened: &Screened<'_>,
+    grounds: &Grounds<'_>,
+    affinity: &Affinity,
+    draw: Option<&Draw>,
+    scored: &Scored,
+) -> Candidate {
     let view = screened.view;
-    let routable = &view.entries()[scored.position as usize];
+    let (routable, condition) = (&view.entries()[scored.position as usize], &view.conditions()[scored.position as usize]);
     let ground = grounds.of(view.roster().body_of(scored.position as usize));
-    let fit = factors(view, scored.position, &screened.experiences.get(&scored.position).copied().unwrap_or_default());
+    let experience = screened.experience(scored.position);
+    let factors = Factors {
+        similarity: ground.similarity,
+        complexity: ground.complexity,
+        affinity: affinity.factor(scored.position),
+        ..factors(view, scored.position, &experience)
+    };
     Candidate {
         id: routable.id.clone(),
         name: routable.shown(),
@@ -129,21 +187,11 @@ fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) ->
         kind: routable.capability.kind.clone(),
         fits: scored.fits,
         score: scored.score,
-        hops: view.conditions()[scored.position as usize].hops,
-        factors: Factors { similarity: ground.similarity, complexity: ground.complexity, ..fit },
+        hops: condition.hops,
+        factors,
         probability: ground.probability,
+        chance: draw.map_or(0.0, |draw| draw.chance(view, scored)),
+        expected: Expected::of(condition, routable.slots, &experience, screened.tokens),
+        cost: price::estimate(&routable.cost, screened.tokens),
     }
-}
-
-/// One of the near-equals, the better the likelier.
-fn pick(candidates: &[Candidate], rng: &mut impl Rng) -> Option<usize> {
-    let best = candidates.first().filter(|best| best.fits)?.score;
-    let near = candidates.iter().take_while(|other| other.fits && other.score >= best * NEAR_EQUAL).count();
-    let total: f32 = candidates[..near].iter().map(|candidate| candidate.score).sum();
-    let mut left = rng.random::<f32>() * total;
-    let chosen = candidates[..near].iter().position(|candidate| {
-        left -= candidate.score;
-        left < 0.0
-    });
-    Some(chosen.unwrap_or(0))
 }

@@ -7,6 +7,8 @@
 pub mod asking;
 pub mod complexity;
 pub mod fit;
+pub mod price;
+pub mod wait;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +106,7 @@ fn ln(x: f32) -> f32 {
 }
 
 /// A candidate's score taken apart: the score is the product of all of them. Each lies in 0..=1; 1 is "nothing against it".
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Factors {
     /// Calibrated probability that it fits what was asked; 1 for a named model.
     pub similarity: f32,
@@ -120,10 +122,12 @@ pub struct Factors {
     pub complexity: f32,
     /// Recent failures, and whether its node is suspected of being gone.
     pub reliability: f32,
+    /// Whether it has computed the beginning of the conversation already; 1 for everybody where nobody has.
+    pub affinity: f32,
 }
 
 impl Factors {
-    /// Everything but what the request itself decides: similarity and complexity are 1.
+    /// Everything but what the request itself decides: similarity, complexity and affinity are 1.
     pub(crate) fn of(routable: &Routable, condition: &Condition, traits: &Traits, experience: &Experience) -> Self {
         Self {
             similarity: 1.0,
@@ -133,11 +137,12 @@ impl Factors {
             quality: traits.quality,
             complexity: 1.0,
             reliability: fit::reliability(condition, experience),
+            affinity: 1.0,
         }
     }
 
     /// Each factor with its name, in the order in which they are shown.
-    pub fn named(&self) -> [(&'static str, f32); 7] {
+    pub fn named(&self) -> [(&'static str, f32); 8] {
         [
             ("similarity", self.similarity),
             ("distance", self.distance),
@@ -146,12 +151,13 @@ impl Factors {
             ("quality", self.quality),
             ("complexity", self.complexity),
             ("reliability", self.reliability),
+            ("affinity", self.affinity),
         ]
     }
 
     /// The score.
     pub fn product(&self) -> f32 {
-        self.similarity * self.distance * self.load * self.cost * self.quality * self.complexity * self.reliability
+        self.named().iter().map(|(_, factor)| factor).product()
     }
 }
 

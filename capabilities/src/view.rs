@@ -135,13 +135,17 @@ pub(crate) struct Fitness {
     pub reachable: bool,
     /// The product of distance, load, cost, quality and reliability, without our own experience.
     pub product: f32,
+    /// One factor of it.
+    pub load: f32,
 }
 
 impl Fitness {
     fn of(routable: &Routable, condition: &Condition, traits: &Traits) -> Self {
+        let factors = Factors::of(routable, condition, traits, &Experience::default());
         Self {
             reachable: condition.standing != Standing::Dead && condition.hops < UNREACHABLE_HOPS,
-            product: Factors::of(routable, condition, traits, &Experience::default()).product(),
+            product: factors.product(),
+            load: factors.load,
         }
     }
 }

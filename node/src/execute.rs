@@ -212,7 +212,7 @@ impl Executor {
             Operation::Complete => intent::Operation::Complete,
             Operation::Embed => intent::Operation::Embed,
         };
-        Intent { text: ask.text.clone(), vector, model: ask.model.clone(), operation, constraints }
+        Intent { text: ask.text.clone(), vector, model: ask.model.clone(), operation, constraints, ..Intent::default() }
     }
 
     /// Sends the request to one candidate and waits for the first byte.

@@ -95,7 +95,7 @@ impl Record {
             Some(_) if self.in_flight > 0 => Breaker::Open { retry_in_ms: 0 },
             Some(_) => Breaker::HalfOpen,
         };
-        Experience { in_flight: self.in_flight, failures: self.failures, breaker }
+        Experience { in_flight: self.in_flight, failures: self.failures, breaker, ..Experience::default() }
     }
 
     fn failed(&mut self) {

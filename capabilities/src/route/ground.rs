@@ -72,7 +72,14 @@ impl<'a> Grounds<'a> {
             Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
-        Self { reason, meaning, meaning_counts, traits: roster.traits(), hard: complexity(&intent.text), likeliest }
+        Self {
+            reason,
+            meaning,
+            meaning_counts,
+            traits: roster.traits(),
+            hard: complexity(&intent.text, screened.tokens.prompt.likely),
+            likeliest,
+        }
     }
 
     #[inline]

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use super::decision::{EXCLUDED_MAX, Excluded};
-use super::feedback::{Experience, Feedback};
-use super::filter::{self, Ability, Entry, Exclusion};
+use super::decision::{EXCLUDED_MAX, Excluded, ExcludedBy};
+use super::feedback::{Breaker, Experience, Feedback};
+use super::filter::{self, Ability, Asked, Entry, Exclusion};
 use crate::exemplars::SetId;
-use crate::intent::{Intent, ModelChoice};
+use crate::intent::{Intent, ModelChoice, RequestTokens};
 use crate::view::{RoutingView, Traits};
+
+/// Different exclusions that a refusal tells of.
+const EXCLUSIONS_TOLD: usize = 3;
 
 /// What passes and what does not.
 pub(super) struct Screened<'a> {
@@ -18,31 +21,41 @@ pub(super) struct Screened<'a> {
     pub intent: &'a Intent,
     /// Positions of what passes, ascending.
     pub eligible: Vec<u32>,
-    /// What happened lately, by position.
-    pub experiences: BTreeMap<u32, Experience>,
+    /// Of the prompt and its answer.
+    pub tokens: RequestTokens,
+    /// What happened lately, by position, ascending.
+    pub experiences: Vec<(u32, Experience)>,
+    /// Positions of those whose circuit is open, ascending.
+    broken: Vec<u32>,
     /// For each body, whether somebody who offers it passes.
     pub bodies: Vec<bool>,
     /// The first of those that do not pass.
     excluded: Vec<(u32, Exclusion)>,
-    excluded_total: usize,
+    /// By the name of what excluded them: how many, and the first of them.
+    excluded_by: BTreeMap<&'static str, (usize, u32, Exclusion)>,
 }
 
 impl<'a> Screened<'a> {
     /// Parts `scope`, which ascends.
     pub fn new(view: &'a RoutingView, intent: &'a Intent, feedback: &Feedback, scope: &[u32]) -> Self {
+        let tokens = intent.tokens();
+        let experiences = feedback.by_position(view.roster());
+        let is_broken = |(_, experience): &&(u32, Experience)| matches!(experience.breaker, Breaker::Open { .. });
         let mut screened = Self {
             view,
             intent,
+            tokens,
             eligible: Vec::with_capacity(scope.len()),
-            experiences: feedback.by_position(view.roster()),
+            broken: experiences.iter().filter(is_broken).map(|(position, _)| *position).collect(),
+            experiences,
             bodies: vec![false; view.roster().bodies().len()],
             excluded: Vec::new(),
-            excluded_total: 0,
+            excluded_by: BTreeMap::new(),
         };
-        let ability = Ability::asked_by(intent);
-        let anywhere = !intent.constraints.restrict_places() && screened.experiences.is_empty();
+        let asked = Asked { constraints: &intent.constraints, ability: Ability::asked_by(intent, tokens), tokens, me: view.me };
+        let anyone = !intent.constraints.restrict_entries();
         for position in scope {
-            screened.part(*position, anywhere, &ability);
+            screened.part(*position, anyone, &asked);
         }
         if intent.model == ModelChoice::Auto {
             screened.set_demonstration_aside();
@@ -67,37 +80,51 @@ impl<'a> Screened<'a> {
         }
     }
 
-    fn part(&mut self, position: u32, anywhere: bool, ability: &Ability) {
+    fn part(&mut self, position: u32, anyone: bool, asked: &Asked<'_>) {
         let body = self.view.roster().body_of(position as usize);
-        let able = ability.is_met(&self.view.roster().traits()[body]);
-        let passes = anywhere && able && self.view.fitness()[position as usize].reachable;
-        if !passes && let Some(exclusion) = self.exclusion(position, ability) {
+        let able = asked.ability.is_met(&self.view.roster().traits()[body]);
+        let works = self.view.fitness()[position as usize].reachable && self.broken.binary_search(&position).is_err();
+        let passes = anyone && able && works;
+        if !passes && let Some(exclusion) = self.exclusion(position, asked) {
             return self.exclude(position, exclusion);
         }
         self.eligible.push(position);
         self.bodies[body] = true;
     }
 
-    fn exclusion(&self, position: u32, ability: &Ability) -> Option<Exclusion> {
+    fn exclusion(&self, position: u32, asked: &Asked<'_>) -> Option<Exclusion> {
         let entry = Entry {
             routable: &self.view.entries()[position as usize],
             condition: &self.view.conditions()[position as usize],
             traits: &self.view.roster().traits()[self.view.roster().body_of(position as usize)],
-            experience: self.experiences.get(&position).copied().unwrap_or_default(),
+            experience: self.experience(position),
         };
-        filter::exclusion(entry, &self.intent.constraints, ability, self.view.me)
+        filter::exclusion(entry, asked)
+    }
+
+    /// What happened lately with the entry at `position`.
+    pub fn experience(&self, position: u32) -> Experience {
+        let place = self.experiences.binary_search_by_key(&position, |(position, _)| *position);
+        place.map_or(Experience::default(), |place| self.experiences[place].1)
     }
 
     fn exclude(&mut self, position: u32, exclusion: Exclusion) {
-        self.excluded_total += 1;
+        let (total, ..) = self.excluded_by.entry(exclusion.name()).or_insert_with(|| (0, position, exclusion.clone()));
+        *total += 1;
         if self.excluded.len() < EXCLUDED_MAX {
             self.excluded.push((position, exclusion));
         }
     }
 
-    /// The first of those excluded, in words; empty where none was.
-    pub fn first_exclusion(&self) -> String {
-        self.excluded.first().map_or(String::new(), |(_, exclusion)| exclusion.to_string())
+    /// What excluded them, in words: for each thing the first of those, the most frequent first. Empty where nobody was.
+    pub fn exclusions(&self) -> String {
+        let all = self.excluded_by();
+        let [first] = all.as_slice() else {
+            let each =
+                all.iter().take(EXCLUSIONS_TOLD).map(|by| format!("{} by {} ({})", by.total, by.first.by, by.first.reason));
+            return each.collect::<Vec<_>>().join(", ");
+        };
+        first.first.reason.clone()
     }
 
     /// Why the first who belongs to `set` does not pass, if somebody does.
@@ -106,12 +133,24 @@ impl<'a> Screened<'a> {
         self.excluded.iter().find(offers).map(|(_, exclusion)| exclusion.to_string())
     }
 
-    /// Whom it excluded, in words: the first of them, and how many in all.
-    pub fn in_words(&self) -> (Vec<Excluded>, usize) {
-        let word = |(position, exclusion): &(u32, Exclusion)| {
-            let routable = &self.view.entries()[*position as usize];
-            Excluded { id: routable.id.clone(), name: routable.shown(), reason: exclusion.to_string() }
+    /// The first of those excluded, in words.
+    pub fn excluded_in_words(&self) -> Vec<Excluded> {
+        self.excluded.iter().map(|(position, exclusion)| self.in_words(*position, exclusion)).collect()
+    }
+
+    /// By what they were excluded, the most frequent first.
+    pub fn excluded_by(&self) -> Vec<ExcludedBy> {
+        let by = |(total, position, exclusion): &(usize, u32, Exclusion)| ExcludedBy {
+            total: *total,
+            first: self.in_words(*position, exclusion),
         };
-        (self.excluded.iter().map(word).collect(), self.excluded_total)
+        let mut all: Vec<ExcludedBy> = self.excluded_by.values().map(by).collect();
+        all.sort_by_key(|by| std::cmp::Reverse(by.total));
+        all
+    }
+
+    fn in_words(&self, position: u32, exclusion: &Exclusion) -> Excluded {
+        let routable = &self.view.entries()[position as usize];
+        Excluded { id: routable.id.clone(), name: routable.shown(), by: exclusion.name(), reason: exclusion.to_string() }
     }
 }
