@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use atmo_adapters::{Call, Operation};
-use atmo_capabilities::intent::{self, Constraints, Intent, ModelChoice};
-use atmo_capabilities::route::{Candidate, Decision, Refusal, decide};
+use atmo_capabilities::intent::{self, Constraints, Conversation, Intent, ModelChoice, PromptTokens};
+use atmo_capabilities::route::{Candidate, Decision, Refusal};
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::{CertificateHash, NodeId};
 use bytes::Bytes;
@@ -66,6 +66,10 @@ pub struct Ask {
     pub constraints: Constraints,
     /// What decides the route: the last user message.
     pub text: String,
+    /// How long the whole prompt is, and the longest answer that was asked for.
+    pub prompt: PromptTokens,
+    pub max_tokens: Option<u32>,
+    pub conversation: Option<Conversation>,
     /// The OpenAI request body.
     pub body: Bytes,
     pub deadline: Instant,
@@ -109,6 +113,9 @@ pub enum ExecuteError {
     /// Nobody was asked: the decision says why.
     #[error("{}", .0.reason)]
     NothingFits(Box<Decision>),
+    /// Somebody who could have been asked failed several times and is left alone for a while.
+    #[error("{}", .decision.reason)]
+    Resting { decision: Box<Decision>, rest: Duration },
     /// The model was in the mesh a while ago.
     #[error("{model:?} is not offered right now; {node} offered it {ago_s} s ago")]
     Away { model: String, node: String, ago_s: u64 },
@@ -148,7 +155,7 @@ impl Executor {
         let outcome = self.try_candidates(ask).await;
         let label = match &outcome {
             Ok(_) => "answered",
-            Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. }) => "nothing_fits",
+            Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. }) => "nothing_fits",
             Err(ExecuteError::AllFailed(_)) => "failed",
         };
         self.metrics.asked.with_label_values(&[label]).inc();
@@ -184,19 +191,24 @@ impl Executor {
         let unknown = match decision.refusal() {
             Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered) => true,
             // Known, and all who offer it are gone.
-            Some(Refusal::AllExcluded(_)) => decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path")),
+            Some(Refusal::AllExcluded(_)) => {
+                decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path"))
+            }
             _ => false,
         };
         let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
         match name.and_then(|name| Some((name, self.recent.last(name)?))) {
             Some((name, (node, ago))) => ExecuteError::Away { model: name.clone(), node, ago_s: ago.as_secs() },
-            None => ExecuteError::NothingFits(decision.into()),
+            None => match decision.excluded.iter().filter_map(|excluded| self.experiences.rests_for(&excluded.id)).min() {
+                Some(rest) => ExecuteError::Resting { decision: decision.into(), rest },
+                None => ExecuteError::NothingFits(decision.into()),
+            },
         }
     }
 
     fn decide(&self, intent: &Intent) -> Decision {
         let mut rng = ChaCha12Rng::from_seed(crate::chance::random_bytes());
-        decide(&self.view.load(), intent, &self.experiences.feedback(), &mut rng)
+        self.experiences.decide(&self.view.load(), intent, &mut rng)
     }
 
     /// Embeds what has to be matched by meaning; a named model never waits for the embedder.
@@ -212,12 +224,21 @@ impl Executor {
             Operation::Complete => intent::Operation::Complete,
             Operation::Embed => intent::Operation::Embed,
         };
-        Intent { text: ask.text.clone(), vector, model: ask.model.clone(), operation, constraints, ..Intent::default() }
+        Intent {
+            text: ask.text.clone(),
+            vector,
+            model: ask.model.clone(),
+            operation,
+            constraints,
+            prompt: Some(ask.prompt),
+            max_tokens: ask.max_tokens,
+            conversation: ask.conversation,
+        }
     }
 
     /// Sends the request to one candidate and waits for the first byte.
     async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Patience) -> Result<Begun, (Failure, String)> {
-        let in_flight = self.experiences.start(&candidate.id);
+        let in_flight = self.experiences.start(candidate, ask.conversation);
         let begin = async {
             if candidate.id.node == self.me {
                 self.begin_here(candidate, ask).await
@@ -235,8 +256,9 @@ impl Executor {
                 Ok(Begun { status, content_type, first, rest, in_flight })
             }
             Err((why, message)) => {
-                if !matches!(why, Failure::Busy { .. }) {
-                    in_flight.failed();
+                match why {
+                    Failure::Busy { wait_ms } => in_flight.busy(wait_ms),
+                    Failure::TimedOut | Failure::Broken => in_flight.failed(),
                 }
                 Err((why, message))
             }
@@ -355,7 +377,7 @@ impl ExecuteError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::NothingFits(decision) => decision.refusal(),
-            Self::Away { .. } | Self::AllFailed(_) => None,
+            Self::Resting { .. } | Self::Away { .. } | Self::AllFailed(_) => None,
         }
     }
 }

@@ -71,6 +71,9 @@ impl ApiError {
     pub fn unanswered(model: &ModelChoice, error: &ExecuteError) -> Self {
         match error {
             ExecuteError::NothingFits(_) => Self::refused(model, error),
+            ExecuteError::Resting { rest, .. } => {
+                Self::unavailable(error.to_string(), u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+            }
             ExecuteError::Away { .. } => Self::unavailable(error.to_string(), AWAY_RETRY_S),
             ExecuteError::AllFailed(attempts) => Self::all_failed(attempts, error.to_string()),
         }
