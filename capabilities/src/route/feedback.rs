@@ -13,12 +13,14 @@ use crate::intent::Conversation;
 use crate::view::Roster;
 
 /// Capabilities and conversations remembered; the longest unused goes first.
-pub const EXPERIENCES_MAX: usize = 1_024;
+pub const EXPERIENCES_MAX: usize = 512;
 pub const CONVERSATIONS_MAX: usize = 1_024;
 /// What a new observation counts for against all before it.
 const GAIN: f32 = 0.5;
 /// A first token this much later than announced is a surprise, if it is also twice as late.
 const SURPRISE_MS: f32 = 1_000.0;
+/// Less than this is no news, and takes no room.
+const NOTEWORTHY_MS: f32 = 50.0;
 /// The time in which what was learnt counts half, after one surprise or none; each further one doubles it.
 const FADING_MS: f32 = 60_000.0;
 const DOUBLINGS_MAX: u8 = 5;
@@ -78,9 +80,13 @@ impl Experience {
         Self { late: self.late.at(now_ms), ..self }
     }
 
-    /// Without what fades by itself.
+    /// Nothing runs and nothing failed: what is left fades by itself.
     fn is_idle(&self) -> bool {
         Self { late: Lateness::default(), ..*self } == Self::default()
+    }
+
+    fn is_noteworthy(&self) -> bool {
+        !self.is_idle() || self.late.ms >= NOTEWORTHY_MS
     }
 }
 
@@ -114,7 +120,7 @@ impl Feedback {
 
     /// Sets what is known of `id`; nothing noteworthy takes no room.
     pub fn set(&mut self, id: CapabilityId, experience: Experience) {
-        if experience.is_idle() && experience.late.ms < 1.0 {
+        if !experience.is_noteworthy() {
             self.experiences.remove(&id);
             return;
         }
@@ -162,11 +168,11 @@ impl Feedback {
         self.conversations.get(&conversation.head).filter(|_| conversation.continued).map(|(id, _)| id)
     }
 
-    /// What is known, by position in the roster, ascending.
+    /// What is worth knowing now, by position in the roster, ascending.
     pub(super) fn by_position(&self, roster: &Roster) -> Vec<(u32, Experience)> {
-        let placed =
-            |(id, experience): (&CapabilityId, &Experience)| Some((roster.position(id)? as u32, experience.at(self.now_ms)));
-        self.experiences.iter().filter_map(placed).collect()
+        let now = self.experiences.iter().map(|(id, experience)| (id, experience.at(self.now_ms)));
+        let noteworthy = now.filter(|(_, experience)| experience.is_noteworthy());
+        noteworthy.filter_map(|(id, experience)| Some((roster.position(id)? as u32, experience))).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&CapabilityId, &Experience)> {
@@ -221,7 +227,8 @@ mod tests {
     fn tables_are_bounded_and_what_runs_is_kept() {
         let mut feedback = Feedback::default();
         feedback.started(&id(0));
-        for number in 1..=EXPERIENCES_MAX as u16 * 2 {
+        let last = 2 * EXPERIENCES_MAX.max(CONVERSATIONS_MAX) as u16;
+        for number in 1..=last {
             feedback.advance(u64::from(number));
             feedback.answered(&id(number), 0.0, 5_000.0);
             feedback.served(Conversation { head: u64::from(number), continued: true }, &id(number));
@@ -230,7 +237,6 @@ mod tests {
         assert_eq!(feedback.get(&id(0)).in_flight, 1);
         assert_eq!(feedback.conversations.len(), CONVERSATIONS_MAX);
         assert_eq!(feedback.holder(&Conversation { head: 1, continued: true }), None);
-        let last = EXPERIENCES_MAX as u16 * 2;
         assert_eq!(feedback.holder(&Conversation { head: u64::from(last), continued: true }), Some(&id(last)));
         feedback.ended(&id(0));
         assert_eq!(
