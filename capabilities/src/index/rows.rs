@@ -26,10 +26,16 @@ impl Query {
     /// `vector` as the embedder gave it; `None` where it has no direction or not the space's dimensions.
     pub fn new(vector: &[f32], space: &EmbeddingSpace) -> Option<Self> {
         let centred = space.centre(vector)?;
-        let largest = centred.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
+        let mean_dot = centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum();
+        Some(Self { mean_dot, ..Self::of(&centred) })
+    }
+
+    /// `vector` as it is, for rows without a middle.
+    pub fn of(vector: &[f32]) -> Self {
+        let largest = vector.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
         let scale = largest / f32::from(i16::MAX);
-        let values = centred.iter().map(|value| (value / scale).round() as i16).collect();
-        Some(Self { values, scale, mean_dot: centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum() })
+        let values = vector.iter().map(|value| (value / scale).round() as i16).collect();
+        Self { values, scale, mean_dot: 0.0 }
     }
 }
 

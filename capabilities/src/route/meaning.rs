@@ -1,8 +1,7 @@
 //! What was asked for, by meaning: how probable it is that each body is the right one, and whether it is something nobody offers.
 //!
-//! Capabilities compete by kind: each kind enters the softmax with its best body alone, so that thirty chat models do not share the
-//! probability of one, and nobody gains by announcing a thing thirty times. The exemplars of kinds that nobody eligible offers compete as
-//! well: what fits them better than anything offered is missing, not merely unlikely.
+//! A capability is weighed by the exemplars of its kinds and by its own vectors. The exemplars of kinds that nobody eligible offers compete
+//! as well: what fits them better than anything offered is missing, not merely unlikely.
 
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
@@ -35,45 +34,41 @@ impl Meaning {
     pub fn of(roster: &Roster, vector: &[f32], eligible: &[bool]) -> Option<Self> {
         let space = roster.space();
         let query = Query::new(vector, space)?;
-        let kinds = Kinds::new(roster, eligible, space.exemplars().scan(&query, score::weigh));
+        let kinds = Kinds::new(roster, eligible, space.evidence(vector, score::weigh)?);
         let own = roster.index().scan(&query, score::weigh);
         let odds = odds_of_bodies(roster, eligible, &own, &kinds, &space.calibration);
         let missing = kinds.missing(&space.calibration);
-        Some(Self::softmax(roster, odds, missing))
+        Some(Self::weighed(odds, missing))
     }
 
-    /// Odds into probabilities: against "none", what is missing, and the best body of every other kind.
-    fn softmax(roster: &Roster, odds: Vec<f32>, missing: Option<Missing>) -> Self {
-        let mut best = vec![0f32; roster.groups().len()];
-        for (traits, odds) in roster.traits().iter().zip(&odds) {
-            let best = &mut best[traits.group as usize];
-            *best = best.max(*odds);
-        }
-        let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best.iter().sum::<f32>();
-        let probability = |(traits, odds): (&Traits, &f32)| odds / (rivals - best[traits.group as usize] + odds);
+    /// Odds into probabilities: against "none", what is missing, and the best. Those who are as good as each other do not share: that
+    /// somebody fits is no less likely because another fits as well, and nobody gains or loses by announcing a thing thirty times.
+    fn weighed(odds: Vec<f32>, missing: Option<Missing>) -> Self {
+        let best = odds.iter().fold(0f32, |best, odds| best.max(*odds));
+        let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best;
         Self {
-            probabilities: roster.traits().iter().zip(&odds).map(probability).collect(),
+            probabilities: odds.into_iter().map(|odds| odds / rivals).collect(),
             missing: missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing }),
         }
     }
 }
 
 fn odds_of_bodies(roster: &Roster, eligible: &[bool], own: &[Evidence], kinds: &Kinds, calibration: &Calibration) -> Vec<f32> {
-    let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
+    let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
     let bodies = roster.traits().iter().zip(own).zip(eligible);
-    let weight = |((traits, own), eligible): ((&Traits, &Evidence), &bool)| {
-        let (kinds, covering) = groups[traits.group as usize];
-        if *eligible { score::mean_weight(*own, kinds).max(covering) } else { 0.0 }
+    let weights = |((traits, own), eligible): ((&Traits, &Evidence), &bool)| {
+        let kinds = groups[traits.group as usize];
+        if *eligible { (kinds, score::own_weight(*own)) } else { (0.0, 0.0) }
     };
-    let mut odds: Vec<f32> = bodies.map(weight).collect();
+    let weights: Vec<(f32, f32)> = bodies.map(weights).collect();
     // A loop of its own: it is vectorised.
-    odds.iter_mut().for_each(|odds| *odds = calibration.odds(score::similarity(*odds)));
-    odds
+    weights.into_iter().map(|(kinds, own)| calibration.odds(score::blended(kinds, own))).collect()
 }
 
 /// What the exemplars of every kind say of the query.
 struct Kinds {
-    evidence: Vec<Evidence>,
+    /// Of the exemplars and of what owners say.
+    evidence: Vec<(Evidence, Evidence)>,
     /// Whether some eligible body belongs to the set.
     offered: Vec<bool>,
     /// For each set, the best weight of the sets that it stands in for, less what that costs.
@@ -81,7 +76,7 @@ struct Kinds {
 }
 
 impl Kinds {
-    fn new(roster: &Roster, eligible: &[bool], evidence: Vec<Evidence>) -> Self {
+    fn new(roster: &Roster, eligible: &[bool], evidence: Vec<(Evidence, Evidence)>) -> Self {
         let mut groups = vec![false; roster.groups().len()];
         for (traits, eligible) in roster.traits().iter().zip(eligible) {
             groups[traits.group as usize] |= eligible;
@@ -95,10 +90,13 @@ impl Kinds {
         kinds
     }
 
-    /// The evidence of all sets of one kind of thing, and what the first of them stands in for.
-    fn of_group(&self, sets: &[SetId]) -> (Evidence, f32) {
-        let evidence = sets.iter().fold(Evidence::default(), |all, set| all + self.evidence[set.position()]);
-        (evidence, sets.first().map_or(0.0, |set| self.covering[set.position()]))
+    /// The weight of all sets of one kind of thing, the first before the others, or of what the first of them stands in for.
+    fn of_group(&self, sets: &[SetId]) -> f32 {
+        let ranked = || sets.iter().zip(score::RANKED);
+        let sum: f32 = ranked().map(|(set, rank)| self.weight(*set) * rank).sum();
+        let ranks: f32 = ranked().map(|(_, rank)| rank).sum();
+        let covering = sets.first().map_or(score::weigh(0.0), |set| self.covering[set.position()]);
+        (sum / ranks.max(1.0)).max(covering)
     }
 
     fn cover(&mut self) {
@@ -112,7 +110,7 @@ impl Kinds {
     }
 
     fn weight(&self, set: SetId) -> f32 {
-        score::mean_weight(Evidence::default(), self.evidence[set.position()])
+        score::kind_weight(self.evidence[set.position()].0)
     }
 
     /// The likeliest kind that nobody offers or stands in for, with its odds.
@@ -126,6 +124,6 @@ impl Kinds {
     }
 
     fn similarity(&self, set: SetId) -> f32 {
-        score::similarity(self.weight(set))
+        score::blended(self.weight(set), score::own_weight(self.evidence[set.position()].1))
     }
 }
