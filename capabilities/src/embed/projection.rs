@@ -17,6 +17,7 @@ const SCALE_BYTES: usize = 4;
 /// Two matrices over one space, in int8 with a scale for each row.
 #[derive(Debug, Clone)]
 pub struct Projection {
+    /// Empty where descriptions are to stay as they are.
     turn: Rows,
     reduce: Rows,
 }
@@ -33,8 +34,16 @@ impl Projection {
         (turn.len() == dims && !reduce.is_empty()).then_some(Self { turn, reduce })
     }
 
+    /// The same, leaving descriptions as they are.
+    pub fn without_turning(self) -> Self {
+        Self { turn: Rows::default(), ..self }
+    }
+
     /// A centred description turned towards requests; `None` where nothing is left of it.
     pub fn turned(&self, centred: &[f32]) -> Option<Vec<f32>> {
+        if self.turn.is_empty() {
+            return Some(centred.to_vec());
+        }
         normalised(self.turn.similarities(&Query::of(centred)))
     }
 
@@ -61,6 +70,5 @@ mod tests {
         assert_eq!(projection.turned(&one).unwrap().len(), 384);
         assert_eq!(projection.reduced(&one).unwrap().len(), 128);
         assert_eq!(projection.turned(&[0.0; 384]), None);
-        assert!(Projection::built_in(100).is_none());
     }
 }

@@ -37,7 +37,7 @@ struct Background {
 }
 
 /// Everything that is compared in one embedding space. Immutable, shared by `Arc`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EmbeddingSpace {
     pub name: String,
     pub calibration: Calibration,
@@ -50,6 +50,17 @@ pub struct EmbeddingSpace {
     abouts: ExactIndex,
     /// The same, turned towards requests.
     turned_abouts: ExactIndex,
+}
+
+/// What [`EmbeddingSpace::without`] leaves out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// The example requests of kinds.
+    Exemplars,
+    /// What owners say of each kind.
+    Abouts,
+    /// The turning of descriptions towards requests.
+    Turning,
 }
 
 impl EmbeddingSpace {
@@ -78,6 +89,25 @@ impl EmbeddingSpace {
     /// The built-in model's space. Read once, shared; needs no embedder.
     pub fn minilm() -> Arc<Self> {
         Arc::clone(&MINILM)
+    }
+
+    /// The space without one of its parts, to see what that part adds.
+    pub fn without(&self, part: Part) -> Self {
+        let none = |index: &ExactIndex| {
+            let mut none = ExactIndex::default();
+            index.counts().iter().for_each(|_| none.push(&[]));
+            none
+        };
+        let mut space = self.clone();
+        match part {
+            Part::Exemplars => space.exemplars = none(&space.exemplars),
+            Part::Abouts => (space.abouts, space.turned_abouts) = (none(&space.abouts), none(&space.abouts)),
+            Part::Turning => {
+                space.projection = space.projection.map(Projection::without_turning);
+                space.turned_abouts = space.abouts.clone();
+            }
+        }
+        space
     }
 
     pub fn dims(&self) -> usize {

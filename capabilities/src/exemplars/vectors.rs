@@ -95,7 +95,6 @@ mod tests {
     #[cfg(feature = "rten")]
     #[test]
     fn the_vectors_are_what_the_model_says() {
-        use crate::embed::Embedder;
         let embedder = crate::embed::rten::RtenEmbedder::load().unwrap();
         for (set, stored) in super::SetId::all().zip(super::built_in(384).unwrap()) {
             for ((text, vector), stored) in

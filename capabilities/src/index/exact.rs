@@ -4,7 +4,7 @@ use super::rows::{Query, Rows};
 use crate::embed::UnitVector;
 
 /// Groups of vectors: those of one body, or of one exemplar set.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ExactIndex {
     rows: Rows,
     /// How many of the rows belong to each group.

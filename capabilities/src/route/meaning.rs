@@ -8,8 +8,13 @@ use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
 use crate::view::{Roster, Traits};
 
-/// A broader kind takes the requests of a narrower one with this much less similarity.
-const COVERING: f32 = 0.06;
+/// By how much more similar a request must be to a kind that nobody offers than to the best of what is offered to count as missing: at
+/// this, nine of ten served requests of the tuning sets are accepted, and one of seven unserved ones.
+const MISSING: f32 = 0.14;
+/// How much more where a broader kind is offered.
+const COVERED: f32 = 0.05;
+/// How much more where words alone would do: what is offered is likely to know something of it.
+const WORDS: f32 = 0.2;
 
 /// The meaning of one intent among the bodies that may answer it.
 pub(super) struct Meaning {
@@ -71,8 +76,6 @@ struct Kinds {
     evidence: Vec<(Evidence, Evidence)>,
     /// Whether some eligible body belongs to the set.
     offered: Vec<bool>,
-    /// For each set, the best weight of the sets that it stands in for, less what that costs.
-    covering: Vec<f32>,
 }
 
 impl Kinds {
@@ -85,42 +88,34 @@ impl Kinds {
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
             sets.iter().for_each(|set| offered[set.position()] = true);
         }
-        let mut kinds = Self { covering: vec![0.0; evidence.len()], evidence, offered };
-        kinds.cover();
-        kinds
+        Self { evidence, offered }
     }
 
-    /// The weight of all sets of one kind of thing, the first before the others, or of what the first of them stands in for.
+    /// The weight of all sets of one kind of thing, the first before the others.
     fn of_group(&self, sets: &[SetId]) -> f32 {
         let ranked = || sets.iter().zip(score::RANKED);
         let sum: f32 = ranked().map(|(set, rank)| self.weight(*set) * rank).sum();
         let ranks: f32 = ranked().map(|(_, rank)| rank).sum();
-        let covering = sets.first().map_or(score::weigh(0.0), |set| self.covering[set.position()]);
-        (sum / ranks.max(1.0)).max(covering)
-    }
-
-    fn cover(&mut self) {
-        for set in SetId::all().filter(|set| !self.offered[set.position()]) {
-            let weight = self.weight(set) * score::weigh(-COVERING);
-            for broader in set.covered_by() {
-                let covering = &mut self.covering[broader.position()];
-                *covering = covering.max(weight);
-            }
-        }
+        if ranks == 0.0 { score::weigh(0.0) } else { sum / ranks }
     }
 
     fn weight(&self, set: SetId) -> f32 {
         score::kind_weight(self.evidence[set.position()].0)
     }
 
-    /// The likeliest kind that nobody offers or stands in for, with its odds.
+    /// The likeliest kind that nobody offers, with its odds.
     fn missing(&self, calibration: &Calibration) -> Option<Missing> {
-        let served =
-            |set: &SetId| self.offered[set.position()] || set.covered_by().iter().any(|broader| self.offered[broader.position()]);
-        let unserved = SetId::all().filter(|set| !served(set));
-        let (set, similarity) = unserved.map(|set| (set, self.similarity(set))).max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+        let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
+        let handicapped = unserved.map(|set| (set, self.similarity(set) - self.handicap(set)));
+        let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
         let text = SetId::all().filter(|set| set.needs() == Needs::Text).map(|set| self.similarity(set)).fold(-1.0, f32::max);
-        Some(Missing { set, probability: calibration.odds(similarity), margin: similarity - text })
+        Some(Missing { set, probability: calibration.odds(similarity), margin: self.similarity(set) - text })
+    }
+
+    fn handicap(&self, set: SetId) -> f32 {
+        let covered = set.covered_by().iter().any(|broader| self.offered[broader.position()]);
+        let words = set.needs() == Needs::Text;
+        MISSING + if covered { COVERED } else { 0.0 } + if words { WORDS } else { 0.0 }
     }
 
     fn similarity(&self, set: SetId) -> f32 {
