@@ -3,7 +3,6 @@
 //! `cargo bench -p atmo-capabilities --features rten,ort --bench embed`; ONNX Runtime runs where `ATMO_TEST_ORT` names a library of it.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 
 use atmo_capabilities::embed::rten::RtenEmbedder;
 use atmo_capabilities::embed::{EmbedError, Embedder};
@@ -18,21 +17,24 @@ type Load = Box<dyn Fn() -> Result<Box<dyn Embedder>, EmbedError>>;
 
 fn engines() -> Vec<(&'static str, Load)> {
     let mut engines: Vec<(&str, Load)> = vec![("rten", Box::new(|| Ok(Box::new(RtenEmbedder::load()?))))];
-    match std::env::var_os("ATMO_TEST_ORT").filter(|path| !path.is_empty()).map(PathBuf::from) {
-        Some(library) if cfg!(feature = "ort") => engines.push(("ort", Box::new(move || by_onnx_runtime(&library)))),
-        _ => println!("skipped: ort, because ATMO_TEST_ORT names no library of it or the feature `ort` is off"),
+    match onnx_runtime() {
+        Some(load) => engines.push(("ort", load)),
+        None => println!("skipped: ort, because ATMO_TEST_ORT names no library of it or the feature `ort` is off"),
     }
     engines
 }
 
 #[cfg(feature = "ort")]
-fn by_onnx_runtime(library: &std::path::Path) -> Result<Box<dyn Embedder>, EmbedError> {
-    Ok(Box::new(atmo_capabilities::embed::ort::OrtEmbedder::load(library)?))
+fn onnx_runtime() -> Option<Load> {
+    use atmo_capabilities::embed::ort::OrtEmbedder;
+
+    let library = std::env::var_os("ATMO_TEST_ORT").filter(|path| !path.is_empty()).map(std::path::PathBuf::from)?;
+    Some(Box::new(move || Ok(Box::new(OrtEmbedder::load(&library)?))))
 }
 
 #[cfg(not(feature = "ort"))]
-fn by_onnx_runtime(_: &std::path::Path) -> Result<Box<dyn Embedder>, EmbedError> {
-    unreachable!("named only where the feature is on")
+fn onnx_runtime() -> Option<Load> {
+    None
 }
 
 fn benchmark(criterion: &mut Criterion) {

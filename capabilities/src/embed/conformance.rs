@@ -108,6 +108,21 @@ fn onnx_runtime_gives_a_text_one_vector_whatever_it_is_batched_with() {
 }
 
 #[test]
+fn several_threads_may_ask_onnx_runtime_at_once() {
+    let Some(library) = library() else { return };
+    let embedder = OrtEmbedder::load(&library).unwrap();
+    let texts = ["hi", "what is the capital of Mongolia"];
+    let alone = texts.map(|text| embedder.embed(&[text]).unwrap());
+    let (embedder, texts) = (&embedder, &texts);
+    std::thread::scope(|scope| {
+        let asking = [0, 1, 0, 1].map(|place| (place, scope.spawn(move || embedder.embed(&texts[place..=place]).unwrap())));
+        for (place, vectors) in asking {
+            assert_eq!(vectors.join().unwrap(), alone[place]);
+        }
+    });
+}
+
+#[test]
 fn what_is_no_library_is_refused_and_does_not_stand_in_the_way_of_one() {
     let no_library = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     for wrong in [Path::new("/nowhere/libonnxruntime.so"), Path::new("libonnxruntime.so"), &no_library, &no_library] {

@@ -1,8 +1,10 @@
 //! Where a library of ONNX Runtime may lie, and opening it.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use ort::LoadDynamicError;
 use ort::environment::Environment;
 
 use super::{EmbedError, unusable};
@@ -68,7 +70,7 @@ pub(super) fn open(library: &Path) -> Result<Environment, EmbedError> {
     if let Some(environment) = opened.as_ref().and_then(|opened| opened.environment.clone()) {
         return Ok(environment);
     }
-    let builder = ort::init_from(library).map_err(unusable)?;
+    let builder = ort::init_from(library).map_err(refused)?;
     let opened = opened.insert(Opened { library: library.to_owned(), environment: None });
     // Its makers' own builds report on models and runs unless told not to.
     let environment = builder.with_telemetry(false).build().map_err(unusable)?;
@@ -76,7 +78,17 @@ pub(super) fn open(library: &Path) -> Result<Environment, EmbedError> {
     Ok(environment)
 }
 
-#[cfg(test)]
+/// With what the system's loader says, which the error itself leaves out.
+fn refused(error: LoadDynamicError) -> EmbedError {
+    match &error {
+        LoadDynamicError::Dlopen { error: loader, .. } => {
+            unusable(loader.source().map_or(error.to_string(), |said| format!("{error}: {said}")))
+        }
+        _ => unusable(error),
+    }
+}
+
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
@@ -96,7 +108,6 @@ mod tests {
         assert_eq!(candidates(&[(LIBRARY_VARIABLE, "")], Some("/bin")), candidates(&[], Some("/bin")));
     }
 
-    #[cfg(unix)]
     #[test]
     fn the_executable_comes_before_the_loader_and_nothing_is_relative() {
         let found = candidates(&[(LOADER_VARIABLE, "/told:relative::/told/too")], Some("/bin"));
