@@ -6,6 +6,7 @@
 pub mod dot;
 pub mod exact;
 pub mod rows;
+pub mod signature;
 
 pub use exact::{Evidence, ExactIndex};
 pub use rows::{Query, Rows};

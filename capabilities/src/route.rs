@@ -13,6 +13,7 @@ mod named;
 #[cfg(all(test, feature = "rten"))]
 mod plain_requests;
 mod screen;
+mod shortlist;
 #[cfg(test)]
 mod tests;
 
@@ -38,14 +39,14 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
         return Decision::refused(Refusal::NothingOffered);
     }
     let scope = match &intent.model {
-        ModelChoice::Auto => (0..view.entries().len() as u32).collect(),
+        ModelChoice::Auto => None,
         ModelChoice::Named(name) => match named::positions(view.roster(), name) {
-            Ok(positions) => positions,
+            Ok(positions) => Some(positions),
             Err(refusal) => return Decision::refused(refusal),
         },
     };
-    let screened = Screened::new(view, intent, feedback, &scope);
-    if screened.eligible.is_empty() {
+    let screened = Screened::new(view, intent, feedback, scope.as_deref());
+    if screened.eligible_total == 0 {
         let refusal = Refusal::AllExcluded(screened.first_exclusion());
         return in_words(&screened, Vec::new(), Reason::Refused(refusal));
     }
@@ -68,39 +69,47 @@ struct Scored {
 }
 
 impl Scored {
-    /// Those that would do before those that would not, then by score.
+    /// Those that would do before those that would not, then by score, equals by id.
     fn beats(&self, other: &Self) -> bool {
-        if self.fits == other.fits { self.score > other.score } else { self.fits }
+        let (mine, theirs) = ((self.fits, self.score), (other.fits, other.score));
+        if mine == theirs { self.position < other.position } else { mine > theirs }
     }
 }
 
-/// The best of the eligible entries in order, equals by id; at most [`CANDIDATES_MAX`].
+/// The best of the eligible entries in order; at most [`CANDIDATES_MAX`].
 fn best(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
-    let mut best: Vec<Scored> = Vec::with_capacity(CANDIDATES_MAX + 1);
-    for scored in scored(screened, grounds) {
-        if best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]) {
-            best.insert(best.partition_point(|better| !scored.beats(better)), scored);
-            best.truncate(CANDIDATES_MAX);
-        }
+    let mut best = Vec::with_capacity(CANDIDATES_MAX + 1);
+    let bodies = &screened.bodies;
+    match grounds.weighed() {
+        Some(weighed) => weighed.iter().for_each(|body| offers(screened, grounds, *body as usize, &mut best)),
+        None => (0..bodies.len()).filter(|body| bodies[*body]).for_each(|body| offers(screened, grounds, body, &mut best)),
     }
     best
 }
 
-fn scored(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
-    let (roster, fitness) = (screened.view.roster(), screened.view.fitness());
-    let scored = |position: &u32| {
-        let ground = grounds.of(roster.body_of(*position as usize));
-        let score = ground.similarity * ground.complexity * fitness[*position as usize].product;
-        Scored { position: *position, score, fits: ground.fits }
-    };
-    let mut all: Vec<Scored> = screened.eligible.iter().map(scored).collect();
-    for (position, experience) in &screened.experiences {
-        if let Ok(place) = screened.eligible.binary_search(position) {
-            let ground = grounds.of(roster.body_of(*position as usize));
-            all[place].score = ground.similarity * ground.complexity * factors(screened.view, *position, experience).product();
+/// Puts those who offer `body` among the `best`, where they belong there.
+fn offers(screened: &Screened<'_>, grounds: &Grounds<'_>, body: usize, best: &mut Vec<Scored>) {
+    /// What rounding may do to a product of seven factors.
+    const ROUNDING: f32 = 1.0 + 1e-5;
+    let (view, ground) = (screened.view, grounds.of(body));
+    let earned = ground.similarity * ground.complexity;
+    let is_among = |scored: &Scored, best: &[Scored]| best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]);
+    // What happened to an entry lately only ever counts against it.
+    let at_best = Scored { position: 0, score: earned * view.offers()[body].best * ROUNDING, fits: ground.fits };
+    if !is_among(&at_best, best) {
+        return;
+    }
+    for position in view.roster().entries_of(body).iter().copied().filter(|position| screened.passes(*position)) {
+        let fitness = match screened.experiences.get(&position) {
+            Some(experience) => factors(view, position, experience).product(),
+            None => view.fitness()[position as usize].product,
+        };
+        let scored = Scored { position, score: earned * fitness, fits: ground.fits };
+        if is_among(&scored, best) {
+            best.insert(best.partition_point(|better| better.beats(&scored)), scored);
+            best.truncate(CANDIDATES_MAX);
         }
     }
-    all
 }
 
 /// The factors of an entry that do not depend on the request.
@@ -113,7 +122,7 @@ fn factors(view: &RoutingView, position: u32, experience: &Experience) -> Factor
 /// Puts into words what was found; nobody is chosen yet.
 fn in_words(screened: &Screened<'_>, candidates: Vec<Candidate>, reason: Reason) -> Decision {
     let (excluded, excluded_total) = screened.in_words();
-    Decision { chosen: None, candidates, candidates_total: screened.eligible.len(), excluded, excluded_total, reason }
+    Decision { chosen: None, candidates, candidates_total: screened.eligible_total, excluded, excluded_total, reason }
 }
 
 fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) -> Candidate {

@@ -73,6 +73,10 @@ pub struct Roster {
     entries: Box<[Routable]>,
     /// For each entry, which distinct body it offers.
     body_of: Box<[u32]>,
+    /// The entries, body by body.
+    by_body: Box<[u32]>,
+    /// Where each body begins in `by_body`, and where the last one ends.
+    starts: Box<[u32]>,
     bodies: Box<[Arc<Capability>]>,
     /// For each body, what every decision asks of it.
     traits: Box<[Traits]>,
@@ -126,6 +130,18 @@ pub struct RoutingView {
     conditions: Arc<[Condition]>,
     /// For each entry, what every decision would make of its condition.
     fitness: Arc<[Fitness]>,
+    /// For each body, the same of all who offer it.
+    offers: Arc<[Offers]>,
+}
+
+/// Those who offer one body and can be reached.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Offers {
+    pub reachable: u32,
+    /// The best fitness among them.
+    pub best: f32,
+    /// The fourth root of that: meaning weighs in a score by about the fourth power of what is compared.
+    pub zeal: f32,
 }
 
 /// The factors that no request changes, worked out once per view and not once per decision.
@@ -152,11 +168,12 @@ impl Roster {
         let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
         let entries: Box<[Routable]> = entries.into_values().collect();
         let (bodies, body_of) = distinct_bodies(&entries);
-        let mut index = ExactIndex::default();
+        let mut index = ExactIndex::new(space.mean());
         bodies.iter().for_each(|body| index.push(&body.vectors));
         let (groups, group_of) = groups_of(&bodies);
         let traits = bodies.iter().zip(group_of).map(|(body, group)| Traits::of(body, group)).collect();
-        Self { by_name: names_of(&entries), index, body_of, traits, groups, bodies, entries, space }
+        let (by_body, starts) = sorted_by_body(&body_of, bodies.len());
+        Self { by_name: names_of(&entries), index, by_body, starts, body_of, traits, groups, bodies, entries, space }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -185,6 +202,12 @@ impl Roster {
     #[inline]
     pub(crate) fn body_of(&self, entry: usize) -> usize {
         self.body_of[entry] as usize
+    }
+
+    /// Positions of the entries that offer `body`, ascending.
+    #[inline]
+    pub(crate) fn entries_of(&self, body: usize) -> &[u32] {
+        &self.by_body[self.starts[body] as usize..self.starts[body + 1] as usize]
     }
 
     #[inline]
@@ -222,6 +245,15 @@ fn distinct_bodies(entries: &[Routable]) -> (Box<[Arc<Capability>]>, Box<[u32]>)
     (bodies.into(), body_of)
 }
 
+/// The entries in order of their bodies, and where each of the `bodies` bodies begins; one more says where the last one ends.
+fn sorted_by_body(body_of: &[u32], bodies: usize) -> (Box<[u32]>, Box<[u32]>) {
+    let mut by_body: Vec<u32> = (0..body_of.len() as u32).collect();
+    by_body.sort_by_key(|entry| body_of[*entry as usize]);
+    let start = |body: u32| by_body.partition_point(|entry| body_of[*entry as usize] < body) as u32;
+    let starts = (0..=bodies as u32).map(start).collect();
+    (by_body.into(), starts)
+}
+
 /// The distinct lists of exemplar sets in order of first appearance, and for each body the number of its list.
 fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Vec<u32>) {
     let mut numbers: BTreeMap<&[SetId], u32> = BTreeMap::new();
@@ -242,15 +274,25 @@ fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
     names
 }
 
+fn offers(roster: &Roster, fitness: &[Fitness]) -> Arc<[Offers]> {
+    let of_body = |body: usize| {
+        let reachable = roster.entries_of(body).iter().map(|entry| fitness[*entry as usize]).filter(|fitness| fitness.reachable);
+        let best = reachable.clone().fold(0f32, |best, fitness| best.max(fitness.product));
+        Offers { reachable: reachable.count() as u32, best, zeal: best.sqrt().sqrt() }
+    };
+    (0..roster.bodies.len()).map(of_body).collect()
+}
+
 impl RoutingView {
     /// A view of `roster` under the conditions that `of` gives for each entry.
     pub fn new(me: NodeId, roster: Arc<Roster>, of: impl FnMut(&Routable) -> Condition) -> Self {
         let conditions: Arc<[Condition]> = roster.entries.iter().map(of).collect();
         let entries = roster.entries.iter().zip(conditions.iter()).zip(&roster.body_of);
-        let fitness = entries
+        let fitness: Arc<[Fitness]> = entries
             .map(|((routable, condition), body)| Fitness::of(routable, condition, &roster.traits[*body as usize]))
             .collect();
-        Self { me, roster, conditions, fitness }
+        let offers = offers(&roster, &fitness);
+        Self { me, roster, conditions, fitness, offers }
     }
 
     /// A view of nothing.
@@ -281,6 +323,11 @@ impl RoutingView {
     #[inline]
     pub(crate) fn fitness(&self) -> &[Fitness] {
         &self.fitness
+    }
+
+    #[inline]
+    pub(crate) fn offers(&self) -> &[Offers] {
+        &self.offers
     }
 
     pub fn get(&self, id: &CapabilityId) -> Option<(&Routable, &Condition)> {

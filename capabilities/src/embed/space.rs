@@ -40,7 +40,7 @@ pub struct EmbeddingSpace {
 impl EmbeddingSpace {
     /// A space with its middle and, in order of [`SetId`](crate::exemplars::SetId), where the exemplars of each set lie.
     pub fn new(name: &str, mean: Vec<f32>, calibration: Calibration, sets: &SetVectors) -> Self {
-        let mut exemplars = ExactIndex::default();
+        let mut exemplars = ExactIndex::new(&mean);
         for set in sets {
             let vectors: Vec<UnitVector> = set.iter().filter_map(|vector| UnitVector::read(vector, &mean).ok()).collect();
             exemplars.push(&vectors);

@@ -1,14 +1,23 @@
-//! Vectors in groups, scanned in full: exact, nothing to build, and faster than a graph up to some 20,000 vectors.
+//! Vectors in groups, scanned in full: exact, nothing to build, and a vector more costs nothing but its own bytes.
+//!
+//! Where a scan in full would take too long, [`ExactIndex::estimate`] says from signatures which groups are worth it.
+
+use std::f32::consts::PI;
+use std::sync::Arc;
 
 use super::rows::{Query, Rows};
 use crate::embed::UnitVector;
 
 /// Groups of vectors: those of one body, or of one exemplar set.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct ExactIndex {
     rows: Rows,
-    /// How many of the rows belong to each group.
-    counts: Vec<usize>,
+    /// Where each group begins, and where the last one ends.
+    starts: Vec<u32>,
+    /// The middle of the space.
+    mean: Arc<[f32]>,
+    /// For each number of bits in which two signatures may differ, the similarity that this speaks for.
+    similarities: Arc<[f32]>,
 }
 
 /// What a scan makes of the similarities in one group.
@@ -29,14 +38,40 @@ impl std::ops::Add for Evidence {
 }
 
 impl ExactIndex {
-    /// Adds a group behind the others.
-    pub fn push(&mut self, vectors: &[UnitVector]) {
-        vectors.iter().for_each(|vector| self.rows.push(vector));
-        self.counts.push(vectors.len());
+    /// Of nothing yet, in a space whose middle is `mean`.
+    pub fn new(mean: &[f32]) -> Self {
+        let similarity = |bits: usize| (PI * bits as f32 / mean.len() as f32).cos();
+        let similarities = (0..=mean.len()).map(similarity).collect();
+        Self { rows: Rows::default(), starts: vec![0], mean: mean.into(), similarities }
     }
 
-    pub fn counts(&self) -> &[usize] {
-        &self.counts
+    /// Adds a group behind the others.
+    pub fn push(&mut self, vectors: &[UnitVector]) {
+        vectors.iter().for_each(|vector| self.rows.push(vector, &self.mean));
+        self.starts.push(self.rows.len() as u32);
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn counts(&self) -> Vec<usize> {
+        self.starts.windows(2).map(|ends| (ends[1] - ends[0]) as usize).collect()
+    }
+
+    /// All vectors, group after group.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Bytes that it takes, without what the allocator adds.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + size_of_val(&self.starts[..])
     }
 
     /// For each group in order, the sum of what `weigh` makes of the similarities of its vectors.
@@ -44,12 +79,35 @@ impl ExactIndex {
         let mut weights = self.rows.similarities(query);
         // All at once and not group by group: this loop is vectorised.
         weights.iter_mut().for_each(|weight| *weight = weigh(*weight));
-        let mut rest = weights.as_slice();
-        let sum = |count: &usize| {
-            let (group, others) = rest.split_at(*count);
-            rest = others;
-            Evidence { sum: group.iter().sum(), count: *count as f32 }
-        };
-        self.counts.iter().map(sum).collect()
+        self.starts.windows(2).map(|ends| evidence(&weights[ends[0] as usize..ends[1] as usize])).collect()
     }
+
+    /// The same for some groups alone, in the order in which they are named.
+    pub fn scan_of(&self, groups: &[u32], query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
+        let mut weights = Vec::new();
+        let scan = |group: &u32| {
+            let group = *group as usize;
+            weights.clear();
+            self.rows.similarities_of(query, self.starts[group] as usize..self.starts[group + 1] as usize, &mut weights);
+            weights.iter_mut().for_each(|weight| *weight = weigh(*weight));
+            evidence(&weights)
+        };
+        groups.iter().map(scan).collect()
+    }
+
+    /// What [`Self::scan`] would say, guessed from signatures: a tenth of the time, and right to some 0.08 in each similarity.
+    pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
+        let weights: Vec<f32> = self.similarities.iter().map(|similarity| weigh(*similarity)).collect();
+        let differences = self.rows.differences(query);
+        let weight = |bits: &u16| weights.get(usize::from(*bits)).copied().unwrap_or_default();
+        let evidence = |ends: &[u32]| {
+            let group = &differences[ends[0] as usize..ends[1] as usize];
+            Evidence { sum: group.iter().map(weight).sum(), count: group.len() as f32 }
+        };
+        self.starts.windows(2).map(evidence).collect()
+    }
+}
+
+fn evidence(weights: &[f32]) -> Evidence {
+    Evidence { sum: weights.iter().sum(), count: weights.len() as f32 }
 }

@@ -1,12 +1,26 @@
 //! Vectors one behind the other, and what a query's similarity to each of them is.
 
-use super::dot::dots;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::dot::{self, dots};
+use super::signature::{differences, signature};
 use crate::embed::{EmbeddingSpace, UnitVector};
 
-/// Many vectors of one space, laid out for scanning.
+/// Rows that lie together in memory. What follows upon a full block leaves it as it is, so that clones share it.
+const BLOCK_ROWS: usize = 1024;
+
+/// Many vectors of one space, laid out for scanning. Cheap to clone: only the last block is copied, and only once it is added to.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
+    blocks: Vec<Arc<Block>>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Block {
     values: Vec<i8>,
+    signatures: Vec<u64>,
     /// For each row, its scale.
     scales: Vec<f32>,
     /// For each row, one over its length seen from the middle of the space.
@@ -16,7 +30,8 @@ pub struct Rows {
 /// A question to [`Rows`]: a centred unit vector in int16.
 #[derive(Debug, Clone)]
 pub struct Query {
-    values: Vec<i16>,
+    values: dot::Query,
+    signature: Vec<u64>,
     scale: f32,
     /// Its dot product with the middle of the space.
     mean_dot: f32,
@@ -28,31 +43,97 @@ impl Query {
         let centred = space.centre(vector)?;
         let largest = centred.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
         let scale = largest / f32::from(i16::MAX);
-        let values = centred.iter().map(|value| (value / scale).round() as i16).collect();
-        Some(Self { values, scale, mean_dot: centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum() })
+        Some(Self {
+            values: dot::Query::new(centred.iter().map(|value| rounded(value / scale) as i16).collect()),
+            signature: signature(centred.iter().copied()),
+            scale,
+            mean_dot: centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum(),
+        })
+    }
+
+    /// Values of a vector that it can be compared with.
+    pub fn dims(&self) -> usize {
+        self.values.len()
     }
 }
 
+/// `value` rounded to the nearest whole number, for less than 2^22. Without a call, so that loops over it are vectorised.
+fn rounded(value: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    value + ROUND - ROUND
+}
+
 impl Rows {
-    pub fn push(&mut self, vector: &UnitVector) {
-        self.values.extend_from_slice(&vector.values);
-        self.scales.push(vector.scale);
-        self.inverses.push(1.0 / vector.centred_norm);
+    /// Adds `vector` of a space whose middle is `mean`.
+    pub fn push(&mut self, vector: &UnitVector, mean: &[f32]) {
+        if self.len.is_multiple_of(BLOCK_ROWS) {
+            self.blocks.push(Arc::default());
+        }
+        let block = self.blocks.last_mut().expect("one was just added where there was no room");
+        Arc::make_mut(block).push(vector, mean);
+        self.len += 1;
     }
 
     pub fn len(&self) -> usize {
-        self.scales.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.scales.is_empty()
+        self.len == 0
+    }
+
+    /// Bytes that the rows take, without what the allocator adds.
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.bytes()).sum()
     }
 
     /// The cosine, seen from the middle of the space, of the query with each row in order.
     pub fn similarities(&self, query: &Query) -> Vec<f32> {
-        let mut sums = Vec::with_capacity(self.len());
-        dots(&query.values, &self.values, &mut sums);
-        let rows = sums.into_iter().zip(&self.scales).zip(&self.inverses);
-        rows.map(|((sum, scale), inverse)| (sum as f32 * (query.scale * scale) - query.mean_dot) * inverse).collect()
+        let mut similarities = Vec::with_capacity(self.len);
+        let mut sums = Vec::with_capacity(BLOCK_ROWS);
+        for block in &self.blocks {
+            block.similarities(query, 0..block.scales.len(), &mut sums, &mut similarities);
+        }
+        similarities
+    }
+
+    /// Appends to `out` the same for the rows in `range` alone.
+    pub fn similarities_of(&self, query: &Query, range: Range<usize>, out: &mut Vec<f32>) {
+        let mut sums = Vec::new();
+        for row in range {
+            let at = row % BLOCK_ROWS;
+            self.blocks[row / BLOCK_ROWS].similarities(query, at..at + 1, &mut sums, out);
+        }
+    }
+
+    /// In how many bits the query's signature differs from that of each row in order.
+    pub fn differences(&self, query: &Query) -> Vec<u16> {
+        let mut out = Vec::with_capacity(self.len);
+        self.blocks.iter().for_each(|block| differences(&query.signature, &block.signatures, &mut out));
+        out
+    }
+}
+
+impl Block {
+    fn push(&mut self, vector: &UnitVector, mean: &[f32]) {
+        self.values.extend_from_slice(&vector.values);
+        self.scales.push(vector.scale);
+        self.inverses.push(1.0 / vector.centred_norm);
+        let centred = vector.values.iter().zip(mean).map(|(value, mean)| f32::from(*value) * vector.scale - mean);
+        self.signatures.extend(signature(centred));
+    }
+
+    fn similarities(&self, query: &Query, rows: Range<usize>, sums: &mut Vec<i32>, out: &mut Vec<f32>) {
+        sums.clear();
+        dots(&query.values, &self.values[rows.start * query.dims()..rows.end * query.dims()], sums);
+        let rows = sums.iter().zip(&self.scales[rows.clone()]).zip(&self.inverses[rows]);
+        out.extend(rows.map(|((sum, scale), inverse)| (*sum as f32 * (query.scale * scale) - query.mean_dot) * inverse));
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.values[..])
+            + size_of_val(&self.signatures[..])
+            + size_of_val(&self.scales[..])
+            + size_of_val(&self.inverses[..])
     }
 }

@@ -60,7 +60,7 @@ impl<'a> Grounds<'a> {
         // What is to be embedded is not what is wanted.
         let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
         let vector = intent.vector.as_ref().filter(|_| by_meaning);
-        let meaning = vector.and_then(|vector| Meaning::of(roster, vector, &screened.bodies));
+        let meaning = vector.and_then(|vector| Meaning::of(screened.view, vector, &screened.bodies));
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,
@@ -73,6 +73,11 @@ impl<'a> Grounds<'a> {
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
         Self { reason, meaning, meaning_counts, traits: roster.traits(), hard: complexity(&intent.text), likeliest }
+    }
+
+    /// The bodies that meaning left in the running; `None` where meaning was not asked and all are.
+    pub fn weighed(&self) -> Option<&[u32]> {
+        self.meaning.as_ref().map(|meaning| meaning.weighed.as_slice())
     }
 
     #[inline]
@@ -93,7 +98,7 @@ impl<'a> Grounds<'a> {
 
 /// Whether something fits, something is missing, or a general model has to do.
 fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
-    if meaning.is_some_and(|meaning| meaning.probabilities.iter().any(|probability| *probability >= FLOOR)) {
+    if meaning.is_some_and(Meaning::is_sure) {
         return Reason::Matched;
     }
     let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
@@ -124,9 +129,9 @@ fn missing_refusal(screened: &Screened<'_>, set: SetId) -> Refusal {
 /// The probability of the likeliest general model that may answer.
 fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 {
     let Some(meaning) = meaning else { return 0.0 };
-    let bodies = screened.view.roster().traits().iter().zip(&screened.bodies).zip(&meaning.probabilities);
-    let general = bodies.filter(|((traits, eligible), _)| **eligible && traits.general);
-    general.fold(0.0, |best, (_, probability)| best.max(*probability))
+    let traits = screened.view.roster().traits();
+    let general = meaning.weighed.iter().map(|body| *body as usize).filter(|body| traits[*body].general);
+    general.fold(0.0, |best, body| best.max(meaning.probabilities[body]))
 }
 
 /// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.

@@ -4,17 +4,21 @@
 //! probability of one, and nobody gains by announcing a thing thirty times. The exemplars of kinds that nobody eligible offers compete as
 //! well: what fits them better than anything offered is missing, not merely unlikely.
 
+use super::ground::FLOOR;
+use super::shortlist::{ALL_UP_TO, shortlist};
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
-use crate::view::{Roster, Traits};
+use crate::view::{Offers, Roster, RoutingView, Traits};
 
 /// A broader kind takes the requests of a narrower one with this much less similarity.
 const COVERING: f32 = 0.06;
 
 /// The meaning of one intent among the bodies that may answer it.
 pub(super) struct Meaning {
-    /// For each body of the roster, the probability that it is what was asked for; 0 where it may not answer.
+    /// The bodies that were weighed, ascending: those that may answer and could win.
+    pub weighed: Vec<u32>,
+    /// For each body of the roster, the probability that it is what was asked for; 0 where it was not weighed.
     pub probabilities: Vec<f32>,
     /// The best-fitting kind that nobody eligible offers.
     pub missing: Option<Missing>,
@@ -32,43 +36,61 @@ pub(super) struct Missing {
 
 impl Meaning {
     /// Weighs the bodies marked in `eligible`; `None` where `vector` cannot be compared with them.
-    pub fn of(roster: &Roster, vector: &[f32], eligible: &[bool]) -> Option<Self> {
-        let space = roster.space();
+    pub fn of(view: &RoutingView, vector: &[f32], eligible: &[bool]) -> Option<Self> {
+        let (roster, space) = (view.roster(), view.roster().space());
         let query = Query::new(vector, space)?;
         let kinds = Kinds::new(roster, eligible, space.exemplars().scan(&query, score::weigh));
-        let own = roster.index().scan(&query, score::weigh);
-        let odds = odds_of_bodies(roster, eligible, &own, &kinds, &space.calibration);
-        let missing = kinds.missing(&space.calibration);
-        Some(Self::softmax(roster, odds, missing))
+        let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
+        let weighed = worth_weighing(view, &query, eligible, &groups);
+        let own = roster.index().scan_of(&weighed, &query, score::weigh);
+        let weight = |(body, own): (&u32, &Evidence)| weight(*own, groups[roster.traits()[*body as usize].group as usize]);
+        let mut odds: Vec<f32> = weighed.iter().zip(&own).map(weight).collect();
+        // A loop of its own: it is vectorised.
+        odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(score::similarity(*odds)));
+        Some(Self::softmax(roster, weighed, odds, kinds.missing(&space.calibration)))
+    }
+
+    /// Whether something is likely enough to be what was asked for.
+    pub fn is_sure(&self) -> bool {
+        self.weighed.iter().any(|body| self.probabilities[*body as usize] >= FLOOR)
     }
 
     /// Odds into probabilities: against "none", what is missing, and the best body of every other kind.
-    fn softmax(roster: &Roster, odds: Vec<f32>, missing: Option<Missing>) -> Self {
+    fn softmax(roster: &Roster, weighed: Vec<u32>, odds: Vec<f32>, missing: Option<Missing>) -> Self {
+        let group = |body: u32| roster.traits()[body as usize].group as usize;
         let mut best = vec![0f32; roster.groups().len()];
-        for (traits, odds) in roster.traits().iter().zip(&odds) {
-            let best = &mut best[traits.group as usize];
+        for (body, odds) in weighed.iter().zip(&odds) {
+            let best = &mut best[group(*body)];
             *best = best.max(*odds);
         }
         let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best.iter().sum::<f32>();
-        let probability = |(traits, odds): (&Traits, &f32)| odds / (rivals - best[traits.group as usize] + odds);
-        Self {
-            probabilities: roster.traits().iter().zip(&odds).map(probability).collect(),
-            missing: missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing }),
+        let mut probabilities = vec![0f32; roster.bodies().len()];
+        for (body, odds) in weighed.iter().zip(&odds) {
+            probabilities[*body as usize] = odds / (rivals - best[group(*body)] + odds);
         }
+        let missing = missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing });
+        Self { weighed, probabilities, missing }
     }
 }
 
-fn odds_of_bodies(roster: &Roster, eligible: &[bool], own: &[Evidence], kinds: &Kinds, calibration: &Calibration) -> Vec<f32> {
-    let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
-    let bodies = roster.traits().iter().zip(own).zip(eligible);
-    let weight = |((traits, own), eligible): ((&Traits, &Evidence), &bool)| {
-        let (kinds, covering) = groups[traits.group as usize];
-        if *eligible { score::mean_weight(*own, kinds).max(covering) } else { 0.0 }
+/// The weight of a body: of its own vectors and its kinds' exemplars, or of what it stands in for.
+#[inline]
+fn weight(own: Evidence, (kinds, covering): (Evidence, f32)) -> f32 {
+    score::mean_weight(own, kinds).max(covering)
+}
+
+/// The eligible bodies that could win: all of a few, the most promising of many.
+fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: &[(Evidence, f32)]) -> Vec<u32> {
+    if eligible.len() <= ALL_UP_TO {
+        return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
+    }
+    let roster = view.roster();
+    let own = roster.index().estimate(query, score::weigh);
+    let bodies = own.iter().zip(roster.traits()).zip(view.offers()).zip(eligible);
+    let promise = |(((own, traits), offers), eligible): (((&Evidence, &Traits), &Offers), &bool)| {
+        if *eligible { weight(*own, groups[traits.group as usize]) * offers.zeal } else { 0.0 }
     };
-    let mut odds: Vec<f32> = bodies.map(weight).collect();
-    // A loop of its own: it is vectorised.
-    odds.iter_mut().for_each(|odds| *odds = calibration.odds(score::similarity(*odds)));
-    odds
+    shortlist(roster, &bodies.map(promise).collect::<Vec<f32>>())
 }
 
 /// What the exemplars of every kind say of the query.

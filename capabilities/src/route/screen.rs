@@ -1,7 +1,7 @@
 //! The entries in question, parted by the hard constraints.
 //!
-//! Nearly every entry passes, and nearly every request constrains nothing about places, so the common way through reads two small columns
-//! and no entry itself.
+//! Nearly every entry passes, and nearly every request constrains nothing about places, so the common way through looks at each distinct
+//! body once and at no entry but those that something happened to lately.
 
 use std::collections::BTreeMap;
 
@@ -16,83 +16,133 @@ use crate::view::{RoutingView, Traits};
 pub(super) struct Screened<'a> {
     pub view: &'a RoutingView,
     pub intent: &'a Intent,
-    /// Positions of what passes, ascending.
-    pub eligible: Vec<u32>,
+    /// How many entries pass.
+    pub eligible_total: usize,
     /// What happened lately, by position.
     pub experiences: BTreeMap<u32, Experience>,
     /// For each body, whether somebody who offers it passes.
     pub bodies: Vec<bool>,
+    passing: Passing,
+    ability: Ability,
     /// The first of those that do not pass.
     excluded: Vec<(u32, Exclusion)>,
     excluded_total: usize,
 }
 
+/// Which entries pass, of bodies that do.
+enum Passing {
+    /// Those that can be reached, but for these, which ascend.
+    Reachable { barred: Vec<u32> },
+    /// Those marked.
+    Marked(Vec<bool>),
+}
+
 impl<'a> Screened<'a> {
-    /// Parts `scope`, which ascends.
-    pub fn new(view: &'a RoutingView, intent: &'a Intent, feedback: &Feedback, scope: &[u32]) -> Self {
+    /// Parts the entries at the positions in `scope`, which ascend; all there are where it is `None`.
+    pub fn new(view: &'a RoutingView, intent: &'a Intent, feedback: &Feedback, scope: Option<&[u32]>) -> Self {
         let mut screened = Self {
             view,
             intent,
-            eligible: Vec::with_capacity(scope.len()),
+            eligible_total: 0,
             experiences: feedback.by_position(view.roster()),
             bodies: vec![false; view.roster().bodies().len()],
+            passing: Passing::Reachable { barred: Vec::new() },
+            ability: Ability::asked_by(intent),
             excluded: Vec::new(),
             excluded_total: 0,
         };
-        let ability = Ability::asked_by(intent);
-        let anywhere = !intent.constraints.restrict_places() && screened.experiences.is_empty();
-        for position in scope {
-            screened.part(*position, anywhere, &ability);
+        let everybody = 0..view.entries().len() as u32;
+        match scope {
+            Some(scope) => screened.part_each(scope.iter().copied()),
+            None if intent.constraints.restrict_places() => screened.part_each(everybody.clone()),
+            None => screened.part_bodies(),
         }
         if intent.model == ModelChoice::Auto {
             screened.set_demonstration_aside();
         }
+        match scope {
+            Some(scope) => screened.list_excluded(scope.len(), scope.iter().copied()),
+            None => screened.list_excluded(everybody.len(), everybody),
+        }
         screened
+    }
+
+    /// Whether the entry at `position` may answer.
+    #[inline]
+    pub fn passes(&self, position: u32) -> bool {
+        self.bodies[self.view.roster().body_of(position as usize)]
+            && match &self.passing {
+                Passing::Reachable { barred } => {
+                    self.view.fitness()[position as usize].reachable && barred.binary_search(&position).is_err()
+                }
+                Passing::Marked(marked) => marked[position as usize],
+            }
+    }
+
+    fn part_bodies(&mut self) {
+        let bodies = self.view.roster().traits().iter().zip(self.view.offers()).zip(&mut self.bodies);
+        for ((traits, offers), passes) in bodies {
+            *passes = self.ability.is_met(traits) & (offers.reachable > 0);
+            self.eligible_total += if *passes { offers.reachable as usize } else { 0 };
+        }
+        let barred: Vec<u32> = self.experiences.keys().copied().filter(|position| self.is_barred(*position)).collect();
+        self.eligible_total -= barred.len();
+        self.passing = Passing::Reachable { barred: barred.clone() };
+        for position in barred {
+            let body = self.view.roster().body_of(position as usize);
+            self.bodies[body] = self.view.roster().entries_of(body).iter().any(|entry| self.passes(*entry));
+        }
+    }
+
+    /// Whether an entry that would pass does not, for what happened to it.
+    fn is_barred(&self, position: u32) -> bool {
+        self.passes(position) && self.exclusion(position).is_some()
+    }
+
+    fn part_each(&mut self, scope: impl Iterator<Item = u32>) {
+        let mut marked = vec![false; self.view.entries().len()];
+        for position in scope {
+            if self.exclusion(position).is_some() {
+                continue;
+            }
+            marked[position as usize] = true;
+            self.eligible_total += 1;
+            self.bodies[self.view.roster().body_of(position as usize)] = true;
+        }
+        self.passing = Passing::Marked(marked);
     }
 
     /// The demonstration model answers only where no other general model can.
     fn set_demonstration_aside(&mut self) {
-        let traits = self.view.roster().traits();
-        let offered =
-            |wanted: fn(&Traits) -> bool| traits.iter().zip(&self.bodies).any(|(traits, eligible)| *eligible && wanted(traits));
+        let roster = self.view.roster();
+        let offered = |wanted: fn(&Traits) -> bool| {
+            roster.traits().iter().zip(&self.bodies).any(|(traits, eligible)| *eligible && wanted(traits))
+        };
         if !offered(|traits| traits.demonstration) || !offered(|traits| traits.general && !traits.demonstration) {
             return;
         }
-        let roster = self.view.roster();
-        let is_demonstration = |position: &u32| traits[roster.body_of(*position as usize)].demonstration;
-        let aside: Vec<u32> = self.eligible.extract_if(.., |position| is_demonstration(position)).collect();
-        for position in aside {
-            self.bodies[roster.body_of(position as usize)] = false;
-            self.exclude(position, Exclusion::StandsAside);
+        for (body, _) in roster.traits().iter().enumerate().filter(|(_, traits)| traits.demonstration) {
+            self.eligible_total -= roster.entries_of(body).iter().filter(|entry| self.passes(**entry)).count();
+            self.bodies[body] = false;
         }
     }
 
-    fn part(&mut self, position: u32, anywhere: bool, ability: &Ability) {
-        let body = self.view.roster().body_of(position as usize);
-        let able = ability.is_met(&self.view.roster().traits()[body]);
-        let passes = anywhere && able && self.view.fitness()[position as usize].reachable;
-        if !passes && let Some(exclusion) = self.exclusion(position, ability) {
-            return self.exclude(position, exclusion);
-        }
-        self.eligible.push(position);
-        self.bodies[body] = true;
-    }
-
-    fn exclusion(&self, position: u32, ability: &Ability) -> Option<Exclusion> {
+    fn exclusion(&self, position: u32) -> Option<Exclusion> {
         let entry = Entry {
             routable: &self.view.entries()[position as usize],
             condition: &self.view.conditions()[position as usize],
             traits: &self.view.roster().traits()[self.view.roster().body_of(position as usize)],
             experience: self.experiences.get(&position).copied().unwrap_or_default(),
         };
-        filter::exclusion(entry, &self.intent.constraints, ability, self.view.me)
+        filter::exclusion(entry, &self.intent.constraints, &self.ability, self.view.me)
     }
 
-    fn exclude(&mut self, position: u32, exclusion: Exclusion) {
-        self.excluded_total += 1;
-        if self.excluded.len() < EXCLUDED_MAX {
-            self.excluded.push((position, exclusion));
-        }
+    fn list_excluded(&mut self, total: usize, scope: impl Iterator<Item = u32>) {
+        self.excluded_total = total - self.eligible_total;
+        let listed = self.excluded_total.min(EXCLUDED_MAX);
+        // What no constraint excludes and yet does not pass is the demonstration model.
+        let reason = |position| (position, self.exclusion(position).unwrap_or(Exclusion::StandsAside));
+        self.excluded = scope.filter(|position| !self.passes(*position)).map(reason).take(listed).collect();
     }
 
     /// The first of those excluded, in words; empty where none was.
