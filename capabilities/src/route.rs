@@ -115,7 +115,7 @@ fn offers(screened: &Screened<'_>, grounds: &Grounds<'_>, body: usize, best: &mu
 /// The factors of an entry that do not depend on the request.
 fn factors(view: &RoutingView, position: u32, experience: &Experience) -> Factors {
     let position = position as usize;
-    let traits = &view.roster().traits()[view.roster().body_of(position)];
+    let traits = view.roster().traits(view.roster().body_of(position));
     Factors::of(&view.entries()[position], &view.conditions()[position], traits, experience)
 }
 

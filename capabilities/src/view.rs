@@ -78,16 +78,22 @@ pub struct Roster {
     /// Where each body begins in `by_body`, and where the last one ends.
     starts: Box<[u32]>,
     bodies: Box<[Arc<Capability>]>,
-    /// For each body, what every decision asks of it.
+    /// What decisions ask of bodies: many bodies have the same traits, and each decision judges them once.
     traits: Box<[Traits]>,
-    /// The exemplar sets of each kind of thing that is offered.
+    /// For each body, the number of its traits.
+    traits_of: Box<[u32]>,
+    /// The exemplar sets of each kind of thing that is offered. Bodies of the same sets do not compete for what was meant.
     groups: Box<[Vec<SetId>]>,
+    /// For each body, the number of its group.
+    group_of: Box<[u32]>,
+    /// The bodies that are models for anything.
+    general: Box<[u32]>,
     by_name: BTreeMap<String, Vec<u32>>,
     index: ExactIndex,
     space: Arc<EmbeddingSpace>,
 }
 
-/// What decisions ask of a body again and again, close together in memory.
+/// What decisions ask of a body again and again.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Traits {
     pub can_chat: bool,
@@ -100,12 +106,10 @@ pub(crate) struct Traits {
     /// From [`fit::size`](crate::score::fit::size).
     pub size: f32,
     pub quality: f32,
-    /// Bodies of the same exemplar sets are the same kind of thing, and do not compete for what was meant. Numbered from 0.
-    pub group: u32,
 }
 
 impl Traits {
-    fn of(capability: &Capability, group: u32) -> Self {
+    fn of(capability: &Capability) -> Self {
         let facts = &capability.facts;
         Self {
             can_chat: capability.can_chat(),
@@ -117,7 +121,6 @@ impl Traits {
             context_length: facts.context_length,
             size: fit::size(facts),
             quality: fit::quality(facts),
-            group,
         }
     }
 }
@@ -171,9 +174,12 @@ impl Roster {
         let mut index = ExactIndex::new(space.mean());
         bodies.iter().for_each(|body| index.push(&body.vectors));
         let (groups, group_of) = groups_of(&bodies);
-        let traits = bodies.iter().zip(group_of).map(|(body, group)| Traits::of(body, group)).collect();
+        let (traits, traits_of) = distinct_traits(&bodies);
+        let is_general = |body: &u32| traits[traits_of[*body as usize] as usize].general;
+        let general = (0..bodies.len() as u32).filter(is_general).collect();
         let (by_body, starts) = sorted_by_body(&body_of, bodies.len());
-        Self { by_name: names_of(&entries), index, by_body, starts, body_of, traits, groups, bodies, entries, space }
+        let by_name = names_of(&entries);
+        Self { entries, body_of, by_body, starts, bodies, traits, traits_of, groups, group_of, general, by_name, index, space }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -211,8 +217,24 @@ impl Roster {
     }
 
     #[inline]
-    pub(crate) fn traits(&self) -> &[Traits] {
-        &self.traits
+    pub(crate) fn traits(&self, body: usize) -> &Traits {
+        &self.traits[self.traits_of[body] as usize]
+    }
+
+    /// The traits that there are, and for each body the number of its own.
+    pub(crate) fn distinct_traits(&self) -> (&[Traits], &[u32]) {
+        (&self.traits, &self.traits_of)
+    }
+
+    /// For each body, the number of its group.
+    #[inline]
+    pub(crate) fn group_of(&self) -> &[u32] {
+        &self.group_of
+    }
+
+    /// The bodies that are models for anything, ascending.
+    pub(crate) fn general(&self) -> &[u32] {
+        &self.general
     }
 
     pub(crate) fn groups(&self) -> &[Vec<SetId>] {
@@ -255,15 +277,35 @@ fn sorted_by_body(body_of: &[u32], bodies: usize) -> (Box<[u32]>, Box<[u32]>) {
 }
 
 /// The distinct lists of exemplar sets in order of first appearance, and for each body the number of its list.
-fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Vec<u32>) {
-    let mut numbers: BTreeMap<&[SetId], u32> = BTreeMap::new();
-    let mut groups = Vec::new();
-    let mut number = |sets: &[SetId]| {
-        groups.push(sets.to_vec());
-        groups.len() as u32 - 1
+fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Box<[u32]>) {
+    numbered(bodies, |body| body.sets.as_slice(), |body| body.sets.clone())
+}
+
+/// The distinct traits in order of first appearance, and for each body the number of its traits.
+fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
+    let key = |body: &Arc<Capability>| {
+        let facts = &body.facts;
+        let size = facts.parameters_billions.map(f32::to_bits);
+        let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size);
+        (said, body.can_chat(), body.can_embed(), body.is_general())
     };
-    let group_of = bodies.iter().map(|body| *numbers.entry(&body.sets).or_insert_with(|| number(&body.sets))).collect();
-    (groups.into(), group_of)
+    numbered(bodies, key, |body| Traits::of(body))
+}
+
+/// What `value` makes of the first body of each `key`, and for each body the number of its key.
+fn numbered<'a, K: Ord, V>(
+    bodies: &'a [Arc<Capability>],
+    key: impl Fn(&'a Arc<Capability>) -> K,
+    value: impl Fn(&'a Arc<Capability>) -> V,
+) -> (Box<[V]>, Box<[u32]>) {
+    let mut numbers: BTreeMap<K, u32> = BTreeMap::new();
+    let mut values = Vec::new();
+    let mut number = |body| {
+        values.push(value(body));
+        values.len() as u32 - 1
+    };
+    let number_of = bodies.iter().map(|body| *numbers.entry(key(body)).or_insert_with(|| number(body))).collect();
+    (values.into(), number_of)
 }
 
 fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
@@ -289,7 +331,7 @@ impl RoutingView {
         let conditions: Arc<[Condition]> = roster.entries.iter().map(of).collect();
         let entries = roster.entries.iter().zip(conditions.iter()).zip(&roster.body_of);
         let fitness: Arc<[Fitness]> = entries
-            .map(|((routable, condition), body)| Fitness::of(routable, condition, &roster.traits[*body as usize]))
+            .map(|((routable, condition), body)| Fitness::of(routable, condition, roster.traits(*body as usize)))
             .collect();
         let offers = offers(&roster, &fitness);
         Self { me, roster, conditions, fitness, offers }

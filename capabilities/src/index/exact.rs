@@ -84,27 +84,26 @@ impl ExactIndex {
 
     /// The same for some groups alone, in the order in which they are named.
     pub fn scan_of(&self, groups: &[u32], query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
-        let mut weights = Vec::new();
-        let scan = |group: &u32| {
-            let group = *group as usize;
-            weights.clear();
-            self.rows.similarities_of(query, self.starts[group] as usize..self.starts[group + 1] as usize, &mut weights);
-            weights.iter_mut().for_each(|weight| *weight = weigh(*weight));
-            evidence(&weights)
+        let ends = |group: &u32| self.starts[*group as usize] as usize..self.starts[*group as usize + 1] as usize;
+        let mut weights = self.rows.similarities_of(query, groups.iter().flat_map(ends));
+        weights.iter_mut().for_each(|weight| *weight = weigh(*weight));
+        let mut rest = weights.as_slice();
+        let take = |group: &u32| {
+            let (of_group, others) = rest.split_at(ends(group).len());
+            rest = others;
+            evidence(of_group)
         };
-        groups.iter().map(scan).collect()
+        groups.iter().map(take).collect()
     }
 
     /// What [`Self::scan`] would say, guessed from signatures: a tenth of the time, and right to some 0.08 in each similarity.
-    pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<Evidence> {
+    pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> impl Iterator<Item = Evidence> {
         let weights: Vec<f32> = self.similarities.iter().map(|similarity| weigh(*similarity)).collect();
         let differences = self.rows.differences(query);
-        let weight = |bits: &u16| weights.get(usize::from(*bits)).copied().unwrap_or_default();
-        let evidence = |ends: &[u32]| {
+        self.starts.windows(2).map(move |ends| {
             let group = &differences[ends[0] as usize..ends[1] as usize];
-            Evidence { sum: group.iter().map(weight).sum(), count: group.len() as f32 }
-        };
-        self.starts.windows(2).map(evidence).collect()
+            Evidence { sum: group.iter().map(|bits| weights[usize::from(*bits)]).sum(), count: group.len() as f32 }
+        })
     }
 }
 

@@ -10,6 +10,9 @@ use crate::embed::{EmbeddingSpace, UnitVector};
 /// Rows that lie together in memory. What follows upon a full block leaves it as it is, so that clones share it.
 const BLOCK_ROWS: usize = 1024;
 
+/// How many rows ahead memory is asked for what will be needed, where rows are picked here and there.
+const ROWS_AHEAD: usize = 8;
+
 /// Many vectors of one space, laid out for scanning. Cheap to clone: only the last block is copied, and only once it is added to.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
@@ -97,13 +100,18 @@ impl Rows {
         similarities
     }
 
-    /// Appends to `out` the same for the rows in `range` alone.
-    pub fn similarities_of(&self, query: &Query, range: Range<usize>, out: &mut Vec<f32>) {
-        let mut sums = Vec::new();
-        for row in range {
+    /// The same for some rows alone, in the order in which they are named.
+    pub fn similarities_of(&self, query: &Query, rows: impl Iterator<Item = usize> + Clone) -> Vec<f32> {
+        let (mut similarities, mut sums) = (Vec::new(), Vec::new());
+        let mut ahead = rows.clone().skip(ROWS_AHEAD);
+        for row in rows {
+            if let Some(next) = ahead.next() {
+                self.blocks[next / BLOCK_ROWS].fetch(next % BLOCK_ROWS, query.dims());
+            }
             let at = row % BLOCK_ROWS;
-            self.blocks[row / BLOCK_ROWS].similarities(query, at..at + 1, &mut sums, out);
+            self.blocks[row / BLOCK_ROWS].similarities(query, at..at + 1, &mut sums, &mut similarities);
         }
+        similarities
     }
 
     /// In how many bits the query's signature differs from that of each row in order.
@@ -128,6 +136,12 @@ impl Block {
         dots(&query.values, &self.values[rows.start * query.dims()..rows.end * query.dims()], sums);
         let rows = sums.iter().zip(&self.scales[rows.clone()]).zip(&self.inverses[rows]);
         out.extend(rows.map(|((sum, scale), inverse)| (*sum as f32 * (query.scale * scale) - query.mean_dot) * inverse));
+    }
+
+    /// Asks memory for a row, so that it is there when it is compared.
+    #[inline]
+    fn fetch(&self, row: usize, dims: usize) {
+        dot::fetch(&self.values[row * dims..(row + 1) * dims]);
     }
 
     fn bytes(&self) -> usize {

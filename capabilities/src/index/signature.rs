@@ -31,14 +31,55 @@ fn counted(query: &[u64], rows: &[u64], out: &mut Vec<u16>) {
 fn differences_portable(query: &[u64], rows: &[u64], out: &mut Vec<u16>) {
     /// 384 dimensions, those of the built-in model: a length known beforehand lets the loop be unrolled.
     const USUAL: usize = 6;
-    match query.first_chunk::<USUAL>() {
-        Some(usual) if query.len() == USUAL => out.extend(rows.as_chunks::<USUAL>().0.iter().map(|row| differing(usual, row))),
-        _ if query.is_empty() => {}
-        _ => out.extend(rows.chunks_exact(query.len()).map(|row| differing(query, row))),
+    if query.is_empty() {
+        return;
+    }
+    let start = out.len();
+    out.resize(start + rows.len() / query.len(), 0);
+    // Plain loops: what an iterator's adaptors do would be compiled apart, for a processor that cannot count bits.
+    if let Ok(query) = <&[u64; USUAL]>::try_from(query) {
+        for (row, out) in rows.as_chunks::<USUAL>().0.iter().zip(&mut out[start..]) {
+            *out = differing(query, row);
+        }
+    } else {
+        for (row, out) in rows.chunks_exact(query.len()).zip(&mut out[start..]) {
+            *out = differing(query, row);
+        }
     }
 }
 
 #[inline(always)]
 fn differing(query: &[u64], row: &[u64]) -> u16 {
-    query.iter().zip(row).map(|(a, b)| (a ^ b).count_ones() as u16).sum()
+    let mut bits = 0;
+    for (a, b) in query.iter().zip(row) {
+        bits += (a ^ b).count_ones();
+    }
+    bits as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_path_counts_the_same(query in prop::collection::vec(any::<u64>(), 0..9), rows in prop::collection::vec(any::<u64>(), 0..200)) {
+            let mut counted = vec![7];
+            differences(&query, &rows, &mut counted);
+            let exact = rows.chunks_exact(query.len().max(1)).take(if query.is_empty() { 0 } else { rows.len() });
+            let exact = exact.map(|row| row.iter().zip(&query).map(|(a, b)| (a ^ b).count_ones() as u16).sum::<u16>());
+            prop_assert_eq!(counted, std::iter::once(7).chain(exact).collect::<Vec<u16>>());
+        }
+    }
+
+    #[test]
+    fn a_signature_has_a_bit_for_each_dimension_above_the_middle() {
+        let values = (0..70).map(|place| if place % 3 == 0 { 0.5 } else { -0.5 });
+        let bits = signature(values);
+        assert_eq!(bits.len(), 2);
+        assert_eq!(bits.iter().map(|word| word.count_ones()).sum::<u32>(), 24);
+        assert_eq!((bits[0] & 0b1111, bits[1] & 0b1111_1111), (0b1001, 0b10_0100));
+    }
 }

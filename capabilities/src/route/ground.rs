@@ -9,7 +9,7 @@ use crate::intent::{ModelChoice, Operation};
 use crate::score::asking::Asking;
 use crate::score::complexity::complexity;
 use crate::score::fit;
-use crate::view::Traits;
+use crate::view::Roster;
 
 /// The probability from which a candidate is taken to be what was asked for.
 pub const FLOOR: f32 = 0.5;
@@ -24,7 +24,7 @@ pub(super) struct Grounds<'a> {
     /// `None` where meaning was not asked.
     meaning: Option<Meaning>,
     meaning_counts: Counts,
-    traits: &'a [Traits],
+    roster: &'a Roster,
     /// How hard the request is.
     hard: f32,
     /// The probability of the likeliest general model that may answer.
@@ -72,7 +72,7 @@ impl<'a> Grounds<'a> {
             Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
-        Self { reason, meaning, meaning_counts, traits: roster.traits(), hard: complexity(&intent.text), likeliest }
+        Self { reason, meaning, meaning_counts, roster, hard: complexity(&intent.text), likeliest }
     }
 
     /// The bodies that meaning left in the running; `None` where meaning was not asked and all are.
@@ -82,7 +82,7 @@ impl<'a> Grounds<'a> {
 
     #[inline]
     pub fn of(&self, body: usize) -> Ground {
-        let traits = &self.traits[body];
+        let traits = self.roster.traits(body);
         let probability = self.meaning.as_ref().map(|meaning| meaning.probabilities[body]);
         let likely = probability.unwrap_or(0.0);
         let (fits, similarity) = match self.meaning_counts {
@@ -102,8 +102,7 @@ fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
         return Reason::Matched;
     }
     let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
-    let general =
-        screened.view.roster().traits().iter().zip(&screened.bodies).any(|(traits, eligible)| *eligible && traits.general);
+    let general = screened.view.roster().general().iter().any(|body| screened.bodies[*body as usize]);
     match missing {
         Some(missing) if missing.set.needs() == Needs::Text && general => {
             Reason::FallbackGeneral { instead_of: Some(missing.set.title()) }
@@ -129,8 +128,8 @@ fn missing_refusal(screened: &Screened<'_>, set: SetId) -> Refusal {
 /// The probability of the likeliest general model that may answer.
 fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 {
     let Some(meaning) = meaning else { return 0.0 };
-    let traits = screened.view.roster().traits();
-    let general = meaning.weighed.iter().map(|body| *body as usize).filter(|body| traits[*body].general);
+    let roster = screened.view.roster();
+    let general = meaning.weighed.iter().map(|body| *body as usize).filter(|body| roster.traits(*body).general);
     general.fold(0.0, |best, body| best.max(meaning.probabilities[body]))
 }
 

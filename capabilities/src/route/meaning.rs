@@ -5,11 +5,11 @@
 //! well: what fits them better than anything offered is missing, not merely unlikely.
 
 use super::ground::FLOOR;
-use super::shortlist::{ALL_UP_TO, shortlist};
+use super::shortlist::{ALL_UP_TO, Shortlist};
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
-use crate::view::{Offers, Roster, RoutingView, Traits};
+use crate::view::{Roster, RoutingView};
 
 /// A broader kind takes the requests of a narrower one with this much less similarity.
 const COVERING: f32 = 0.06;
@@ -43,7 +43,7 @@ impl Meaning {
         let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
         let weighed = worth_weighing(view, &query, eligible, &groups);
         let own = roster.index().scan_of(&weighed, &query, score::weigh);
-        let weight = |(body, own): (&u32, &Evidence)| weight(*own, groups[roster.traits()[*body as usize].group as usize]);
+        let weight = |(body, own): (&u32, &Evidence)| weight(*own, groups[roster.group_of()[*body as usize] as usize]);
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(weight).collect();
         // A loop of its own: it is vectorised.
         odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(score::similarity(*odds)));
@@ -57,7 +57,7 @@ impl Meaning {
 
     /// Odds into probabilities: against "none", what is missing, and the best body of every other kind.
     fn softmax(roster: &Roster, weighed: Vec<u32>, odds: Vec<f32>, missing: Option<Missing>) -> Self {
-        let group = |body: u32| roster.traits()[body as usize].group as usize;
+        let group = |body: u32| roster.group_of()[body as usize] as usize;
         let mut best = vec![0f32; roster.groups().len()];
         for (body, odds) in weighed.iter().zip(&odds) {
             let best = &mut best[group(*body)];
@@ -86,11 +86,15 @@ fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: 
     }
     let roster = view.roster();
     let own = roster.index().estimate(query, score::weigh);
-    let bodies = own.iter().zip(roster.traits()).zip(view.offers()).zip(eligible);
-    let promise = |(((own, traits), offers), eligible): (((&Evidence, &Traits), &Offers), &bool)| {
-        if *eligible { weight(*own, groups[traits.group as usize]) * offers.zeal } else { 0.0 }
-    };
-    shortlist(roster, &bodies.map(promise).collect::<Vec<f32>>())
+    let mut shortlist = Shortlist::new(roster.groups().len());
+    let mut promises = Vec::with_capacity(eligible.len());
+    for (body, own) in own.enumerate() {
+        let group = roster.group_of()[body] as usize;
+        let promise = if eligible[body] { weight(own, groups[group]) * view.offers()[body].zeal } else { 0.0 };
+        promises.push(promise);
+        shortlist.offer(body as u32, group, promise);
+    }
+    shortlist.bodies(roster.general().iter().map(|body| (*body, promises[*body as usize])))
 }
 
 /// What the exemplars of every kind say of the query.
@@ -105,8 +109,8 @@ struct Kinds {
 impl Kinds {
     fn new(roster: &Roster, eligible: &[bool], evidence: Vec<Evidence>) -> Self {
         let mut groups = vec![false; roster.groups().len()];
-        for (traits, eligible) in roster.traits().iter().zip(eligible) {
-            groups[traits.group as usize] |= eligible;
+        for (group, eligible) in roster.group_of().iter().zip(eligible) {
+            groups[*group as usize] |= eligible;
         }
         let mut offered = vec![false; evidence.len()];
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {

@@ -10,7 +10,7 @@ use super::feedback::{Experience, Feedback};
 use super::filter::{self, Ability, Entry, Exclusion};
 use crate::exemplars::SetId;
 use crate::intent::{Intent, ModelChoice};
-use crate::view::{RoutingView, Traits};
+use crate::view::RoutingView;
 
 /// What passes and what does not.
 pub(super) struct Screened<'a> {
@@ -80,9 +80,10 @@ impl<'a> Screened<'a> {
     }
 
     fn part_bodies(&mut self) {
-        let bodies = self.view.roster().traits().iter().zip(self.view.offers()).zip(&mut self.bodies);
-        for ((traits, offers), passes) in bodies {
-            *passes = self.ability.is_met(traits) & (offers.reachable > 0);
+        let (traits, traits_of) = self.view.roster().distinct_traits();
+        let able: Vec<bool> = traits.iter().map(|traits| self.ability.is_met(traits)).collect();
+        for ((traits, offers), passes) in traits_of.iter().zip(self.view.offers()).zip(&mut self.bodies) {
+            *passes = able[*traits as usize] & (offers.reachable > 0);
             self.eligible_total += if *passes { offers.reachable as usize } else { 0 };
         }
         let barred: Vec<u32> = self.experiences.keys().copied().filter(|position| self.is_barred(*position)).collect();
@@ -115,13 +116,15 @@ impl<'a> Screened<'a> {
     /// The demonstration model answers only where no other general model can.
     fn set_demonstration_aside(&mut self) {
         let roster = self.view.roster();
-        let offered = |wanted: fn(&Traits) -> bool| {
-            roster.traits().iter().zip(&self.bodies).any(|(traits, eligible)| *eligible && wanted(traits))
-        };
-        if !offered(|traits| traits.demonstration) || !offered(|traits| traits.general && !traits.demonstration) {
+        if !roster.distinct_traits().0.iter().any(|traits| traits.demonstration) {
             return;
         }
-        for (body, _) in roster.traits().iter().enumerate().filter(|(_, traits)| traits.demonstration) {
+        let (aside, others): (Vec<usize>, Vec<usize>) =
+            (0..self.bodies.len()).filter(|body| self.bodies[*body]).partition(|body| roster.traits(*body).demonstration);
+        if !others.iter().any(|body| roster.traits(*body).general) {
+            return;
+        }
+        for body in aside {
             self.eligible_total -= roster.entries_of(body).iter().filter(|entry| self.passes(**entry)).count();
             self.bodies[body] = false;
         }
@@ -131,7 +134,7 @@ impl<'a> Screened<'a> {
         let entry = Entry {
             routable: &self.view.entries()[position as usize],
             condition: &self.view.conditions()[position as usize],
-            traits: &self.view.roster().traits()[self.view.roster().body_of(position as usize)],
+            traits: self.view.roster().traits(self.view.roster().body_of(position as usize)),
             experience: self.experiences.get(&position).copied().unwrap_or_default(),
         };
         filter::exclusion(entry, &self.intent.constraints, &self.ability, self.view.me)

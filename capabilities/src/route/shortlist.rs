@@ -4,8 +4,6 @@
 //! best of every kind of thing, so that each kind still competes with its best, and enough general models to spread what falls back to
 //! them. The rest is out of the running for this request, whatever it is.
 
-use crate::view::Roster;
-
 /// Bodies scored for what they promise. Among 15,000 sentences the nearest ten by meaning were among as many by estimate 998 times in 1,000.
 pub const PROMISING: usize = 256;
 /// Kinds of things that are represented at least by their best.
@@ -15,27 +13,39 @@ const GENERAL: usize = 64;
 /// With up to this many bodies, all are scored.
 pub const ALL_UP_TO: usize = PROMISING + KINDS + GENERAL;
 
-/// The bodies to be scored, ascending, at most [`ALL_UP_TO`]. `promises` has one for each body of the roster; 0 is out of the question.
-pub(super) fn shortlist(roster: &Roster, promises: &[f32]) -> Vec<u32> {
-    let mut chosen = Best::new(PROMISING);
-    let mut general = Best::new(GENERAL);
-    let mut champions = vec![(0f32, 0u32); roster.groups().len()];
-    for ((body, promise), traits) in (0u32..).zip(promises).zip(roster.traits()) {
-        chosen.offer(*promise, body);
-        let champion = &mut champions[traits.group as usize];
-        if *promise > champion.0 {
-            *champion = (*promise, body);
-        }
-        if traits.general {
-            general.offer(*promise, body);
+/// The bodies that promise most so far.
+pub(super) struct Shortlist {
+    promising: Best,
+    /// For each kind of thing, its best.
+    champions: Vec<(f32, u32)>,
+}
+
+impl Shortlist {
+    /// Of nobody yet, where there are `groups` kinds of things.
+    pub fn new(groups: usize) -> Self {
+        Self { promising: Best::new(PROMISING), champions: vec![(0.0, 0); groups] }
+    }
+
+    /// Considers `body` of the kind `group`; one that promises nothing is out of the question.
+    #[inline]
+    pub fn offer(&mut self, body: u32, group: usize, promise: f32) {
+        self.promising.offer(promise, body);
+        let champion = &mut self.champions[group];
+        if promise > champion.0 {
+            *champion = (promise, body);
         }
     }
-    let mut kinds = Best::new(KINDS);
-    champions.into_iter().for_each(|(promise, body)| kinds.offer(promise, body));
-    let mut bodies: Vec<u32> = [chosen, general, kinds].into_iter().flat_map(Best::into_bodies).collect();
-    bodies.sort_unstable();
-    bodies.dedup();
-    bodies
+
+    /// The bodies to be scored, ascending, at most [`ALL_UP_TO`]; `general` are the general models with what they promise.
+    pub fn bodies(self, general: impl Iterator<Item = (u32, f32)>) -> Vec<u32> {
+        let (mut kinds, mut fallbacks) = (Best::new(KINDS), Best::new(GENERAL));
+        self.champions.into_iter().for_each(|(promise, body)| kinds.offer(promise, body));
+        general.for_each(|(body, promise)| fallbacks.offer(promise, body));
+        let mut bodies: Vec<u32> = [self.promising, kinds, fallbacks].into_iter().flat_map(Best::into_bodies).collect();
+        bodies.sort_unstable();
+        bodies.dedup();
+        bodies
+    }
 }
 
 /// The best of many, of equals the first.
