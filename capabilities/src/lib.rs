@@ -3,6 +3,7 @@
 //! Knows no sockets, HTTP, clocks or runtimes: embedding is a pure function, routing is one pure function over an immutable view, and
 //! the [`coordinator`] composes them with the mesh into one state machine that the node and the simulator run alike.
 
+pub mod cache;
 pub mod capability;
 pub mod catalogue;
 pub mod coordinator;

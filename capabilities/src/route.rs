@@ -22,6 +22,7 @@ use rand::{Rng, RngExt};
 pub use decision::{Candidate, Decision, Excluded, Reason, Refusal};
 pub use feedback::{Breaker, Experience, Feedback};
 pub use ground::{FALLBACK_SIMILARITY, FLOOR};
+pub use shortlist::PROMISING;
 
 use self::decision::CANDIDATES_MAX;
 use self::ground::Grounds;

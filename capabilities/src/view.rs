@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capability;
 use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
-use crate::index::ExactIndex;
+use crate::index::Index;
 use crate::route::Experience;
 use crate::score::{Factors, fit};
 
@@ -77,7 +77,7 @@ pub struct Roster {
     by_body: Box<[u32]>,
     /// Where each body begins in `by_body`, and where the last one ends.
     starts: Box<[u32]>,
-    bodies: Box<[Arc<Capability>]>,
+    bodies: Bodies,
     /// What decisions ask of bodies: many bodies have the same traits, and each decision judges them once.
     traits: Box<[Traits]>,
     /// For each body, the number of its traits.
@@ -89,8 +89,27 @@ pub struct Roster {
     /// The bodies that are models for anything.
     general: Box<[u32]>,
     by_name: BTreeMap<String, Vec<u32>>,
-    index: ExactIndex,
+    index: Index,
     space: Arc<EmbeddingSpace>,
+}
+
+/// Tombstones that are never worth a new index.
+const TOMBSTONES_FREE: usize = 64;
+
+/// Distinct bodies, numbered in the order in which they came.
+#[derive(Debug, Clone, Default)]
+struct Bodies {
+    list: Vec<Arc<Capability>>,
+    numbers: BTreeMap<BodyHash, u32>,
+}
+
+impl Bodies {
+    fn number(&mut self, body: &Arc<Capability>) -> u32 {
+        *self.numbers.entry(body.hash).or_insert_with(|| {
+            self.list.push(Arc::clone(body));
+            self.list.len() as u32 - 1
+        })
+    }
 }
 
 /// What decisions ask of a body again and again.
@@ -168,16 +187,29 @@ impl Fitness {
 impl Roster {
     /// Orders the entries by id (the last of a repeated id counts) and indexes their distinct bodies.
     pub fn new(entries: impl IntoIterator<Item = Routable>, space: Arc<EmbeddingSpace>) -> Self {
-        let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
-        let entries: Box<[Routable]> = entries.into_values().collect();
-        let (bodies, body_of) = distinct_bodies(&entries);
-        let mut index = ExactIndex::new(space.mean());
-        bodies.iter().for_each(|body| index.push(&body.vectors));
-        let (groups, group_of) = groups_of(&bodies);
-        let (traits, traits_of) = distinct_traits(&bodies);
+        let index = Index::new(space.mean());
+        Self::with_bodies(ordered(entries), Bodies::default(), index, space)
+    }
+
+    /// The roster that comes after `self`. Bodies keep their numbers, new ones are added to the index, and those that nobody offers any
+    /// more stay in it as tombstones until they outweigh the living.
+    pub fn followed_by(&self, entries: impl IntoIterator<Item = Routable>) -> Self {
+        let entries = ordered(entries);
+        let next = Self::with_bodies(entries, self.bodies.clone(), self.index.clone(), Arc::clone(&self.space));
+        let living = (0..next.bodies.list.len()).filter(|body| !next.entries_of(*body).is_empty()).count();
+        let tombstones = next.bodies.list.len() - living;
+        if tombstones > living + TOMBSTONES_FREE { Self::new(next.entries, next.space) } else { next }
+    }
+
+    fn with_bodies(entries: Box<[Routable]>, mut bodies: Bodies, mut index: Index, space: Arc<EmbeddingSpace>) -> Self {
+        let indexed = bodies.list.len();
+        let body_of: Box<[u32]> = entries.iter().map(|entry| bodies.number(&entry.capability)).collect();
+        index.extend(bodies.list[indexed..].iter().map(|body| body.vectors.as_slice()));
+        let (groups, group_of) = groups_of(&bodies.list);
+        let (traits, traits_of) = distinct_traits(&bodies.list);
         let is_general = |body: &u32| traits[traits_of[*body as usize] as usize].general;
-        let general = (0..bodies.len() as u32).filter(is_general).collect();
-        let (by_body, starts) = sorted_by_body(&body_of, bodies.len());
+        let general = (0..bodies.list.len() as u32).filter(is_general).collect();
+        let (by_body, starts) = sorted_by_body(&body_of, bodies.list.len());
         let by_name = names_of(&entries);
         Self { entries, body_of, by_body, starts, bodies, traits, traits_of, groups, group_of, general, by_name, index, space }
     }
@@ -200,9 +232,9 @@ impl Roster {
         self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()
     }
 
-    /// The distinct bodies that are offered.
+    /// The distinct bodies, and among them tombstones: those that nobody offers any more.
     pub fn bodies(&self) -> &[Arc<Capability>] {
-        &self.bodies
+        &self.bodies.list
     }
 
     #[inline]
@@ -242,7 +274,7 @@ impl Roster {
     }
 
     /// The bodies' own vectors, one group for each body in order.
-    pub fn index(&self) -> &ExactIndex {
+    pub fn index(&self) -> &Index {
         &self.index
     }
 
@@ -251,20 +283,9 @@ impl Roster {
     }
 }
 
-/// The distinct bodies in order of first appearance, and for each entry the number of its body.
-fn distinct_bodies(entries: &[Routable]) -> (Box<[Arc<Capability>]>, Box<[u32]>) {
-    let mut numbers: BTreeMap<BodyHash, u32> = BTreeMap::new();
-    let mut bodies = Vec::new();
-    let body_of = entries
-        .iter()
-        .map(|entry| {
-            *numbers.entry(entry.capability.hash).or_insert_with(|| {
-                bodies.push(Arc::clone(&entry.capability));
-                bodies.len() as u32 - 1
-            })
-        })
-        .collect();
-    (bodies.into(), body_of)
+fn ordered(entries: impl IntoIterator<Item = Routable>) -> Box<[Routable]> {
+    let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+    entries.into_values().collect()
 }
 
 /// The entries in order of their bodies, and where each of the `bodies` bodies begins; one more says where the last one ends.
@@ -322,7 +343,7 @@ fn offers(roster: &Roster, fitness: &[Fitness]) -> Arc<[Offers]> {
         let best = reachable.clone().fold(0f32, |best, fitness| best.max(fitness.product));
         Offers { reachable: reachable.count() as u32, best, zeal: best.sqrt().sqrt() }
     };
-    (0..roster.bodies.len()).map(of_body).collect()
+    (0..roster.bodies.list.len()).map(of_body).collect()
 }
 
 impl RoutingView {

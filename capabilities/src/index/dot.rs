@@ -28,6 +28,11 @@ impl Query {
         }
     }
 
+    /// As they were given.
+    pub fn values(&self) -> &[i16] {
+        &self.values
+    }
+
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -58,6 +63,27 @@ pub fn dots(query: &Query, rows: &[i8], out: &mut Vec<i32>) {
         return unsafe { avx2::dots(&query.values, rows, out) };
     }
     dots_portable(&query.values, rows, out);
+}
+
+/// The dot product of two int8 vectors.
+#[cfg(feature = "hnsw")]
+pub fn dot_of_rows(a: &[i8], b: &[i8]) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: as in `dots`.
+        return unsafe { avx2::dot_of_rows(a, b) };
+    }
+    dot_of_rows_portable(a, b)
+}
+
+#[cfg(feature = "hnsw")]
+#[inline(always)]
+fn dot_of_rows_portable(a: &[i8], b: &[i8]) -> i32 {
+    let mut sum = 0;
+    for (a, b) in a.iter().zip(b) {
+        sum += i32::from(*a) * i32::from(*b);
+    }
+    sum
 }
 
 /// Asks memory for `row`, without waiting for it.

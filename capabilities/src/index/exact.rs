@@ -96,14 +96,55 @@ impl ExactIndex {
         groups.iter().map(take).collect()
     }
 
-    /// What [`Self::scan`] would say, guessed from signatures: a tenth of the time, and right to some 0.08 in each similarity.
-    pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> impl Iterator<Item = Evidence> {
-        let weights: Vec<f32> = self.similarities.iter().map(|similarity| weigh(*similarity)).collect();
+    /// About the sums that [`Self::scan`] would give, from signatures: a tenth of the time, and right to some 0.08 in each similarity.
+    pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<f32> {
+        let weights = self.weights(weigh);
         let differences = self.rows.differences(query);
-        self.starts.windows(2).map(move |ends| {
-            let group = &differences[ends[0] as usize..ends[1] as usize];
-            Evidence { sum: group.iter().map(|bits| weights[usize::from(*bits)]).sum(), count: group.len() as f32 }
-        })
+        let mut rest = differences.as_slice();
+        let mut sums = Vec::with_capacity(self.len());
+        for ends in self.starts.windows(2) {
+            let (group, others) = rest.split_at((ends[1] - ends[0]) as usize);
+            rest = others;
+            sums.push(group.iter().map(|bits| weights[usize::from(*bits)]).sum());
+        }
+        sums
+    }
+
+    /// The same, looking only at groups that have a row in `near` or one from row `looked_at_from` on. All else counts as unrelated.
+    #[cfg(feature = "hnsw")]
+    pub fn estimate_near(&self, query: &Query, weigh: impl Fn(f32) -> f32, near: &[u32], looked_at_from: usize) -> Vec<f32> {
+        let unrelated = weigh(0.0);
+        let weights = self.weights(weigh);
+        let mut sums: Vec<f32> = self.starts.windows(2).map(|ends| (ends[1] - ends[0]) as f32 * unrelated).collect();
+        let first_new = self.group_of(looked_at_from);
+        let groups = near.iter().map(|row| self.group_of(*row as usize)).chain(first_new..self.len());
+        for group in groups.filter(|group| *group < self.len()) {
+            let rows = self.starts[group] as usize..self.starts[group + 1] as usize;
+            sums[group] = rows.map(|row| weights[usize::from(self.rows.difference(query, row))]).sum();
+        }
+        sums
+    }
+
+    /// The group that `row` belongs to; one more than there are for a row that is not there.
+    #[cfg(feature = "hnsw")]
+    fn group_of(&self, row: usize) -> usize {
+        self.starts.partition_point(|start| *start as usize <= row).saturating_sub(1)
+    }
+
+    /// For each number of bits in which signatures may differ, the weight of the similarity that this speaks for.
+    fn weights(&self, weigh: impl Fn(f32) -> f32) -> Vec<f32> {
+        self.similarities.iter().map(|similarity| weigh(*similarity)).collect()
+    }
+
+    /// The middle of the space.
+    pub fn mean(&self) -> &Arc<[f32]> {
+        &self.mean
+    }
+
+    /// How many vectors a group has.
+    #[inline]
+    pub fn count(&self, group: usize) -> f32 {
+        (self.starts[group + 1] - self.starts[group]) as f32
     }
 }
 

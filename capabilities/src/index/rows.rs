@@ -54,6 +54,12 @@ impl Query {
         })
     }
 
+    /// The centred unit vector that it was made of, to 15 bits.
+    #[cfg(feature = "hnsw")]
+    pub(super) fn centred(&self) -> impl Iterator<Item = f32> {
+        self.values.values().iter().map(|value| f32::from(*value) * self.scale)
+    }
+
     /// Values of a vector that it can be compared with.
     pub fn dims(&self) -> usize {
         self.values.len()
@@ -90,6 +96,15 @@ impl Rows {
         self.blocks.iter().map(|block| block.bytes()).sum()
     }
 
+    /// One row, seen from the middle `mean` of the space, as a unit vector.
+    #[cfg(feature = "hnsw")]
+    pub(super) fn centred<'a>(&'a self, row: usize, mean: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+        let (block, at) = (&self.blocks[row / BLOCK_ROWS], row % BLOCK_ROWS);
+        let (scale, inverse) = (block.scales[at], block.inverses[at]);
+        let values = &block.values[at * mean.len()..(at + 1) * mean.len()];
+        values.iter().zip(mean).map(move |(value, mean)| (f32::from(*value) * scale - mean) * inverse)
+    }
+
     /// The cosine, seen from the middle of the space, of the query with each row in order.
     pub fn similarities(&self, query: &Query) -> Vec<f32> {
         let mut similarities = Vec::with_capacity(self.len);
@@ -119,6 +134,17 @@ impl Rows {
         let mut out = Vec::with_capacity(self.len);
         self.blocks.iter().for_each(|block| differences(&query.signature, &block.signatures, &mut out));
         out
+    }
+}
+
+#[cfg(feature = "hnsw")]
+impl Rows {
+    /// In how many bits the query's signature differs from that of one row.
+    pub(super) fn difference(&self, query: &Query, row: usize) -> u16 {
+        let words = query.signature.len();
+        let at = row % BLOCK_ROWS * words;
+        let row = &self.blocks[row / BLOCK_ROWS].signatures[at..at + words];
+        row.iter().zip(&query.signature).map(|(a, b)| (a ^ b).count_ones() as u16).sum()
     }
 }
 

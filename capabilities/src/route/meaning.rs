@@ -42,7 +42,7 @@ impl Meaning {
         let kinds = Kinds::new(roster, eligible, space.exemplars().scan(&query, score::weigh));
         let groups: Vec<(Evidence, f32)> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
         let weighed = worth_weighing(view, &query, eligible, &groups);
-        let own = roster.index().scan_of(&weighed, &query, score::weigh);
+        let own = roster.index().exact().scan_of(&weighed, &query, score::weigh);
         let weight = |(body, own): (&u32, &Evidence)| weight(*own, groups[roster.group_of()[*body as usize] as usize]);
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(weight).collect();
         // A loop of its own: it is vectorised.
@@ -85,14 +85,15 @@ fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: 
         return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
     }
     let roster = view.roster();
-    let own = roster.index().estimate(query, score::weigh);
+    let sums = roster.index().estimate(query, score::weigh);
     let mut shortlist = Shortlist::new(roster.groups().len());
     let mut promises = Vec::with_capacity(eligible.len());
-    for (body, own) in own.enumerate() {
-        let group = roster.group_of()[body] as usize;
-        let promise = if eligible[body] { weight(own, groups[group]) * view.offers()[body].zeal } else { 0.0 };
+    let bodies = sums.iter().zip(roster.group_of()).zip(view.offers()).zip(eligible);
+    for (body, (((sum, group), offers), eligible)) in bodies.enumerate() {
+        let own = Evidence { sum: *sum, count: roster.index().exact().count(body) };
+        let promise = if *eligible { weight(own, groups[*group as usize]) * offers.zeal } else { 0.0 };
         promises.push(promise);
-        shortlist.offer(body as u32, group, promise);
+        shortlist.offer(body as u32, *group as usize, promise);
     }
     shortlist.bodies(roster.general().iter().map(|body| (*body, promises[*body as usize])))
 }
