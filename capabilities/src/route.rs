@@ -8,6 +8,8 @@ pub mod eval;
 pub mod feedback;
 pub mod filter;
 mod ground;
+#[cfg(test)]
+mod many;
 mod meaning;
 mod named;
 #[cfg(all(test, feature = "rten"))]

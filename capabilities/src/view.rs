@@ -5,6 +5,7 @@
 //! new view that shares the old roster.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use atmo_protocol::record::{Cost, Load};
@@ -86,11 +87,20 @@ pub struct Roster {
     groups: Box<[Vec<SetId>]>,
     /// For each body, the number of its group.
     group_of: Box<[u32]>,
+    /// Bodies of one group that follow each other: nearly always all there are.
+    runs: Box<[Run]>,
     /// The bodies that are models for anything.
     general: Box<[u32]>,
     by_name: BTreeMap<String, Vec<u32>>,
     index: Index,
     space: Arc<EmbeddingSpace>,
+}
+
+/// Bodies of one group that follow each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub group: usize,
+    pub bodies: Range<usize>,
 }
 
 /// Tombstones that are never worth a new index.
@@ -187,8 +197,14 @@ impl Fitness {
 impl Roster {
     /// Orders the entries by id (the last of a repeated id counts) and indexes their distinct bodies.
     pub fn new(entries: impl IntoIterator<Item = Routable>, space: Arc<EmbeddingSpace>) -> Self {
-        let index = Index::new(space.mean());
-        Self::with_bodies(ordered(entries), Bodies::default(), index, space)
+        let entries = ordered(entries);
+        let mut bodies = Bodies::default();
+        let mut by_group: Vec<&Arc<Capability>> = entries.iter().map(|entry| &entry.capability).collect();
+        by_group.sort_by(|a, b| (&a.sets, a.hash).cmp(&(&b.sets, b.hash)));
+        by_group.into_iter().for_each(|body| _ = bodies.number(body));
+        let mut index = Index::new(space.mean());
+        index.extend(bodies.list.iter().map(|body| body.vectors.as_slice()));
+        Self::with_bodies(entries, bodies, index, space)
     }
 
     /// The roster that comes after `self`. Bodies keep their numbers, new ones are added to the index, and those that nobody offers any
@@ -202,16 +218,32 @@ impl Roster {
     }
 
     fn with_bodies(entries: Box<[Routable]>, mut bodies: Bodies, mut index: Index, space: Arc<EmbeddingSpace>) -> Self {
-        let indexed = bodies.list.len();
+        let indexed = index.exact().len();
         let body_of: Box<[u32]> = entries.iter().map(|entry| bodies.number(&entry.capability)).collect();
         index.extend(bodies.list[indexed..].iter().map(|body| body.vectors.as_slice()));
         let (groups, group_of) = groups_of(&bodies.list);
+        let runs = runs_of(&group_of);
         let (traits, traits_of) = distinct_traits(&bodies.list);
         let is_general = |body: &u32| traits[traits_of[*body as usize] as usize].general;
         let general = (0..bodies.list.len() as u32).filter(is_general).collect();
         let (by_body, starts) = sorted_by_body(&body_of, bodies.list.len());
         let by_name = names_of(&entries);
-        Self { entries, body_of, by_body, starts, bodies, traits, traits_of, groups, group_of, general, by_name, index, space }
+        Self {
+            entries,
+            body_of,
+            by_body,
+            starts,
+            bodies,
+            traits,
+            traits_of,
+            groups,
+            group_of,
+            runs,
+            general,
+            by_name,
+            index,
+            space,
+        }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -264,6 +296,11 @@ impl Roster {
         &self.group_of
     }
 
+    /// Bodies of one group that follow each other, in order.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
     /// The bodies that are models for anything, ascending.
     pub(crate) fn general(&self) -> &[u32] {
         &self.general
@@ -300,6 +337,15 @@ fn sorted_by_body(body_of: &[u32], bodies: usize) -> (Box<[u32]>, Box<[u32]>) {
 /// The distinct lists of exemplar sets in order of first appearance, and for each body the number of its list.
 fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Box<[u32]>) {
     numbered(bodies, |body| body.sets.as_slice(), |body| body.sets.clone())
+}
+
+fn runs_of(group_of: &[u32]) -> Box<[Run]> {
+    let mut end = 0;
+    let run = |bodies: &[u32]| {
+        end += bodies.len();
+        Run { group: bodies[0] as usize, bodies: end - bodies.len()..end }
+    };
+    group_of.chunk_by(|a, b| a == b).map(run).collect()
 }
 
 /// The distinct traits in order of first appearance, and for each body the number of its traits.

@@ -14,6 +14,8 @@ pub struct ExactIndex {
     rows: Rows,
     /// Where each group begins, and where the last one ends.
     starts: Vec<u32>,
+    /// How many vectors each group has, for computing with.
+    counts: Vec<f32>,
     /// The middle of the space.
     mean: Arc<[f32]>,
     /// For each number of bits in which two signatures may differ, the similarity that this speaks for.
@@ -42,13 +44,14 @@ impl ExactIndex {
     pub fn new(mean: &[f32]) -> Self {
         let similarity = |bits: usize| (PI * bits as f32 / mean.len() as f32).cos();
         let similarities = (0..=mean.len()).map(similarity).collect();
-        Self { rows: Rows::default(), starts: vec![0], mean: mean.into(), similarities }
+        Self { rows: Rows::default(), starts: vec![0], counts: Vec::new(), mean: mean.into(), similarities }
     }
 
     /// Adds a group behind the others.
     pub fn push(&mut self, vectors: &[UnitVector]) {
         vectors.iter().for_each(|vector| self.rows.push(vector, &self.mean));
         self.starts.push(self.rows.len() as u32);
+        self.counts.push(vectors.len() as f32);
     }
 
     /// How many groups there are.
@@ -71,7 +74,7 @@ impl ExactIndex {
 
     /// Bytes that it takes, without what the allocator adds.
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + size_of_val(&self.starts[..])
+        self.rows.bytes() + size_of_val(&self.starts[..]) + size_of_val(&self.counts[..])
     }
 
     /// For each group in order, the sum of what `weigh` makes of the similarities of its vectors.
@@ -100,13 +103,15 @@ impl ExactIndex {
     pub fn estimate(&self, query: &Query, weigh: impl Fn(f32) -> f32) -> Vec<f32> {
         let weights = self.weights(weigh);
         let differences = self.rows.differences(query);
+        let weight = |bits: &u16| weights[usize::from(*bits)];
         let mut rest = differences.as_slice();
         let mut sums = Vec::with_capacity(self.len());
-        for ends in self.starts.windows(2) {
+        sums.extend(self.starts.windows(2).map(|ends| {
             let (group, others) = rest.split_at((ends[1] - ends[0]) as usize);
             rest = others;
-            sums.push(group.iter().map(|bits| weights[usize::from(*bits)]).sum());
-        }
+            // One vector is the usual number, and needs no loop.
+            if let [bits] = group { weight(bits) } else { group.iter().map(weight).sum() }
+        }));
         sums
     }
 
@@ -141,10 +146,9 @@ impl ExactIndex {
         &self.mean
     }
 
-    /// How many vectors a group has.
-    #[inline]
-    pub fn count(&self, group: usize) -> f32 {
-        (self.starts[group + 1] - self.starts[group]) as f32
+    /// How many vectors each group has.
+    pub fn vectors_of(&self) -> &[f32] {
+        &self.counts
     }
 }
 

@@ -5,7 +5,7 @@
 //! well: what fits them better than anything offered is missing, not merely unlikely.
 
 use super::ground::FLOOR;
-use super::shortlist::{ALL_UP_TO, Shortlist};
+use super::shortlist::{ALL_UP_TO, shortlist};
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
 use crate::score::{self, Calibration};
@@ -86,16 +86,18 @@ fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: 
     }
     let roster = view.roster();
     let sums = roster.index().estimate(query, score::weigh);
-    let mut shortlist = Shortlist::new(roster.groups().len());
+    let counts = roster.index().exact().vectors_of();
     let mut promises = Vec::with_capacity(eligible.len());
-    let bodies = sums.iter().zip(roster.group_of()).zip(view.offers()).zip(eligible);
-    for (body, (((sum, group), offers), eligible)) in bodies.enumerate() {
-        let own = Evidence { sum: *sum, count: roster.index().exact().count(body) };
-        let promise = if *eligible { weight(own, groups[*group as usize]) * offers.zeal } else { 0.0 };
-        promises.push(promise);
-        shortlist.offer(body as u32, *group as usize, promise);
+    for run in roster.runs() {
+        let (group, bodies) = (groups[run.group], run.bodies.clone());
+        let own = sums[bodies.clone()].iter().zip(&counts[bodies.clone()]);
+        let offered = view.offers()[bodies.clone()].iter().zip(&eligible[bodies]);
+        promises.extend(own.zip(offered).map(|((sum, count), (offers, eligible))| {
+            let promise = weight(Evidence { sum: *sum, count: *count }, group) * offers.zeal;
+            if *eligible { promise } else { 0.0 }
+        }));
     }
-    shortlist.bodies(roster.general().iter().map(|body| (*body, promises[*body as usize])))
+    shortlist(roster, &promises)
 }
 
 /// What the exemplars of every kind say of the query.
@@ -110,8 +112,8 @@ struct Kinds {
 impl Kinds {
     fn new(roster: &Roster, eligible: &[bool], evidence: Vec<Evidence>) -> Self {
         let mut groups = vec![false; roster.groups().len()];
-        for (group, eligible) in roster.group_of().iter().zip(eligible) {
-            groups[*group as usize] |= eligible;
+        for run in roster.runs() {
+            groups[run.group] |= eligible[run.bodies.clone()].contains(&true);
         }
         let mut offered = vec![false; evidence.len()];
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
