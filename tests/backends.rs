@@ -64,6 +64,23 @@ async fn a_backend_that_is_down_is_said_so_and_offered_once_it_is_up() {
     assert_eq!(node.chat("twin", false).await.status(), 404);
 }
 
+/// Its list of models is fine, so only requests see what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_fails_requests_is_said_so_until_one_succeeds() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let node = Setup::new("node").config(&engine.config()).start().await;
+    mesh::offers(&node, "twin").await;
+    engine.behaves(Manner::Failing);
+    assert_eq!(node.chat("twin", false).await.status(), 502);
+    let backend = async || node.json(&["status"]).await["backends"][0].clone();
+    let failing = backend().await;
+    assert_eq!(failing["state"], "degraded", "{failing}");
+    assert!(failing["detail"].as_str().is_some_and(|detail| detail.contains("out of memory")), "{failing}");
+    engine.behaves(Manner::Proper);
+    assert_eq!(node.chat("twin", false).await.status(), 200);
+    assert_eq!(backend().await["state"], "up");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_never_answers_holds_nobody_up_for_ever() {
     let engine = MockOpenAi::start("engine", &["twin"]).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Manner, MockOpenAi, Node, PATIENCE, Setup, in_time, mesh, until};
+use crate::support::{Manner, MockOpenAi, Node, PATIENCE, Setup, in_time, mesh, processes, until};
 
 /// A killed node leaves the routes within this.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -85,6 +85,21 @@ async fn a_killed_provider_costs_no_request_and_leaves_the_routes() {
     assert_eq!(trio.ask().await, 1 - chosen);
 }
 
+/// A stopped process keeps its connections and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_provider_costs_little_time() {
+    let trio = trio("participant").await;
+    let chosen = trio.ask().await;
+    processes::signal(trio.providers[chosen].process_id(), libc::SIGSTOP);
+    let stopped = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(trio.ask().await, 1 - chosen);
+    }
+    // Once for whoever meets it first; gossip alone would take longer.
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+    processes::signal(trio.providers[chosen].process_id(), libc::SIGCONT);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_mesh_of_two_a_killed_provider_leaves_the_routes_too() {
     let engine = MockOpenAi::start("engine", &["twin"]).await;
@@ -92,10 +107,18 @@ async fn in_a_mesh_of_two_a_killed_provider_leaves_the_routes_too() {
     let visitor = Setup::new("visitor").start().await;
     mesh::form(&visitor, &[&provider]).await;
     mesh::offers(&visitor, "twin").await;
+    assert_eq!(visitor.models().await, ["twin"]);
     provider.kill().await;
     mesh::knows_within(GONE_WITHIN, &visitor, &[&visitor]).await;
     until(GONE_WITHIN, "its model is no longer listed", async || visitor.models().await.is_empty()).await;
-    assert_eq!(visitor.chat("twin", false).await.status(), 404);
+    // Clients try again by themselves what is merely away; what nobody ever offered is their mistake.
+    let away = visitor.chat("twin", false).await;
+    assert_eq!(away.status(), 503);
+    assert!(away.headers().contains_key("retry-after"));
+    let error: serde_json::Value = away.json().await.expect("an error is JSON");
+    assert_eq!(error["error"]["code"], "model_unavailable");
+    assert!(error["error"]["message"].as_str().is_some_and(|message| message.contains("provider")), "{error}");
+    assert_eq!(visitor.chat("never-offered", false).await.status(), 404);
     let all = visitor.json(&["nodes", "--all"]).await;
     assert!(all.to_string().contains(provider.id()), "{all}");
 }

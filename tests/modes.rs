@@ -26,6 +26,44 @@ async fn a_provider_serves_others_and_sends_nothing_out() {
     assert_eq!(far.requests().len(), 0);
 }
 
+/// What a certificate does not allow is said before somebody wonders.
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_are_kept_and_said() {
+    let (near, far) = (MockOpenAi::start("near", &["near-model"]).await, MockOpenAi::start("far", &["far-model"]).await);
+    let founder = Setup::new("founder").config(&far.config()).start().await;
+    let code = async |roles: &str| founder.json(&["invite", "--roles", roles]).await;
+    let consumer = Setup::new("consumer").config(&near.config()).start().await;
+    let provider = Setup::new("provider").config(&near.config()).start().await;
+    for (node, code) in [(&consumer, code("consume").await), (&provider, code("provide").await)] {
+        node.json(&["join", code["code"].as_str().expect("a code is text")]).await;
+    }
+    mesh::offers(&consumer, "far-model").await;
+    mesh::offers(&founder, "near-model").await;
+    mesh::offers(&provider, "near-model").await;
+    assert_eq!(consumer.chat("far-model", false).await.status(), 200);
+    let said = async |node: &crate::support::Node| node.json(&["status"]).await["warnings"].to_string();
+    assert!(said(&consumer).await.contains("lacks the role `provide`"));
+    assert!(said(&provider).await.contains("lacks the role `consume`"));
+    assert_eq!(provider.models().await, ["near-model"], "what it may not ask it does not list");
+    assert_eq!(provider.chat("near-model", false).await.status(), 200);
+    assert_eq!(provider.chat("far-model", false).await.status(), 404);
+}
+
+/// A member whose mesh is switched off says so, and whom it tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_reaches_nobody_says_whom_it_tried() {
+    let mut founder = Setup::new("founder").start().await;
+    let member = Setup::new("member").start().await;
+    mesh::form(&founder, &[&member]).await;
+    founder.kill().await;
+    let member = member.restart().await;
+    let status = member.json(&["status"]).await;
+    let address = founder.listen_addresses().remove(0);
+    let address = address.split("/p2p/").next().expect("there is a first part");
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("can be reached") && warnings.contains(address), "{warnings}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_headless_node_serves_others_and_has_no_endpoint() {
     let engine = MockOpenAi::start("engine", &["served"]).await;

@@ -1,8 +1,14 @@
 //! What a node keeps on disk, and what a sudden end may not break.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{MockOpenAi, Setup, mesh, processes, until};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::support::{MockOpenAi, PATIENCE, Setup, command, in_time, mesh, processes, until};
+
+/// From its ready line on, whatever the others still believe.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_comes_back_as_itself_and_as_a_member() {
@@ -32,6 +38,71 @@ async fn a_mesh_finds_together_again_when_both_were_killed() {
     let founder = founder.setup().argument("--listen", &listen).start().await;
     let member = member.restart().await;
     mesh::knows(&founder, &[&founder, &member]).await;
+}
+
+/// The others still hold a connection to the killed process when the new one knocks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_killed_is_back_in_the_mesh_within_seconds() {
+    let founder = Setup::new("founder").start().await;
+    let other = Setup::new("other").start().await;
+    let mut member = Setup::new("member").start().await;
+    mesh::form(&founder, &[&other, &member]).await;
+    for _ in 0..3 {
+        member = member.restart().await;
+        let all = [&founder, &other, &member];
+        for node in all {
+            mesh::knows_within(BACK_WITHIN, node, &all).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_from_one_copied_folder_both_stop_and_say_so() {
+    let founder = Setup::new("founder").start().await;
+    let other = Setup::new("other").start().await;
+    let mut original = Setup::new("original").start().await;
+    mesh::form(&founder, &[&other, &original]).await;
+    let mut copy = Setup::new("copy").copy_of(&original).start().await;
+    assert_eq!(copy.id(), original.id());
+    for node in [&mut original, &mut copy] {
+        assert_eq!(node.ended().await, Some(1), "{}", node.log());
+        assert!(node.log().contains("another running node uses this node's key"), "{}", node.log());
+    }
+    // The key's owner starts one of them again, and is a member as before.
+    let again = original.setup().start().await;
+    mesh::knows_within(Duration::from_secs(5), &again, &[&founder, &other, &again]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_log_nobody_reads_still_obeys_signals() {
+    let setup = Setup::new("node");
+    let mut command = setup.up();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    processes::end_with_this_thread(&mut command);
+    let mut child = command.spawn().expect("the binary is there");
+    drop(child.stderr.take());
+    let stdout = child.stdout.take().expect("stdout is piped");
+    in_time(PATIENCE, "it is ready", BufReader::new(stdout).lines().next_line()).await.expect("a pipe can be read");
+    processes::signal(child.id().expect("it runs"), libc::SIGTERM);
+    let status = in_time(PATIENCE, "it ends", child.wait()).await.expect("it can be waited for");
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A limit on the size of files stands in for a full disk: every write fails, and nothing but this process is in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_takes_no_more_is_one_line_and_no_node() {
+    let setup = Setup::new("node");
+    let mut node = setup.clone().start().await;
+    node.kill().await;
+    let before = std::fs::read(setup.data_folder().join("node.key")).expect("the folder is there");
+    let mut command = setup.up();
+    processes::let_write_nothing(&mut command);
+    let refusal = command::finish(&mut command).await;
+    let line = refusal.one_clear_line();
+    assert!(line.contains("state"), "it names the file: {line}");
+    assert_eq!(std::fs::read(setup.data_folder().join("node.key")).expect("the folder is there"), before);
+    let node = setup.start().await;
+    node.json(&["status"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

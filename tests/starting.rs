@@ -46,6 +46,16 @@ async fn a_taken_listen_port_that_was_asked_for_is_one_line() {
     assert!(refusal.one_clear_line().contains(&port.to_string()), "{refusal}");
 }
 
+/// libp2p shares TCP ports, so the operating system alone would let two nodes have one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tcp_port_of_another_node_is_taken() {
+    let node = Setup::new("first").start().await;
+    let tcp = node.listen_addresses().into_iter().find(|address| address.contains("/tcp/")).expect("it listens on TCP");
+    let tcp = tcp.split("/p2p/").next().expect("there is a first part");
+    let refusal = Setup::new("second").argument("--listen", tcp).up_and_down_again().await;
+    assert!(refusal.one_clear_line().contains(tcp), "{refusal}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_default_port_is_replaced_by_a_free_one_that_is_kept() {
     // Where something else holds the port already, that does as well.

@@ -1,5 +1,7 @@
 //! What can go wrong in an engine, sorted by what the caller should do about it.
 
+use std::time::Duration;
+
 /// Why a backend did not answer. Nothing was executed unless the variant says so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
@@ -14,7 +16,11 @@ pub enum BackendError {
     Failed { backend: String, cause: String },
     /// It has no room now: another candidate may be tried, or the same one after a while.
     #[error("{backend} is busy")]
-    Busy { backend: String },
+    Busy {
+        backend: String,
+        /// What it asked callers to wait, where it said (RFC 9110, `Retry-After`).
+        retry_after: Option<Duration>,
+    },
     /// The time for the request ran out. The engine was told to stop.
     #[error("{backend} did not answer in time")]
     TimedOut { backend: String },

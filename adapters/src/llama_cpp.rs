@@ -210,7 +210,7 @@ impl LlamaCpp {
     }
 
     fn busy(&self) -> BackendError {
-        BackendError::Busy { backend: self.config.name.clone() }
+        BackendError::Busy { backend: self.config.name.clone(), retry_after: None }
     }
 
     fn timed_out(&self) -> BackendError {

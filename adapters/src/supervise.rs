@@ -1,7 +1,7 @@
 //! When to start a child process again, and how its end is told. Pure: time comes in.
 //!
-//! The wait doubles from 250 ms to 30 s. Only a child that lived for a minute counts as recovered; a child that answers one request and
-//! dies on the next would otherwise be restarted at full speed for ever.
+//! The wait doubles from 250 ms to 30 s. A child that served a request and has lived for ten seconds counts as recovered; one that answers
+//! and dies on the next request would otherwise be restarted at full speed for ever.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use std::time::Duration;
 pub const WAIT_MIN: Duration = Duration::from_millis(250);
 /// The longest wait.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
-/// A child that lived this long has recovered.
-pub const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+/// A child that lived this long and served somebody has recovered.
+pub const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// From this many failures in a row the backend is down, not merely degraded.
 pub const DOWN_AFTER_FAILURES: u32 = 3;
 
@@ -33,8 +33,8 @@ impl Backoff {
         self.reason = reason;
     }
 
-    /// A child has lived for `lived` and works.
-    pub fn alive(&mut self, lived: Duration) {
+    /// A child that has lived for `lived` served a request to its end.
+    pub fn served(&mut self, lived: Duration) {
         if lived >= RECOVERED_AFTER {
             *self = Self::default();
         }
@@ -109,12 +109,12 @@ mod tests {
     fn only_a_long_life_is_recovery() {
         let mut backoff = Backoff::default();
         backoff.failed(Duration::ZERO, Duration::ZERO, "x".into());
-        backoff.alive(Duration::from_secs(59));
+        backoff.served(RECOVERED_AFTER - Duration::from_millis(1));
         backoff.failed(Duration::ZERO, Duration::ZERO, "y".into());
         assert_eq!((backoff.failures(), backoff.reason()), (2, "y"));
         backoff.failed(Duration::ZERO, RECOVERED_AFTER, "z".into());
         assert_eq!((backoff.failures(), backoff.wait_at(Duration::ZERO)), (1, WAIT_MIN));
-        backoff.alive(RECOVERED_AFTER);
+        backoff.served(RECOVERED_AFTER);
         assert_eq!(backoff, Backoff::default());
     }
 

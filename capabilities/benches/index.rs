@@ -19,21 +19,21 @@ const NEAREST: usize = 10;
 /// What is looked at for it where something only proposes.
 const PROPOSED: usize = 256;
 
-/// A vector near one of the exemplars, as descriptions of real capabilities are near what they are asked for.
-fn vector(space: &EmbeddingSpace, exemplars: &[Vec<f32>], rng: &mut ChaCha12Rng) -> UnitVector {
-    let kind = &exemplars[rng.random_range(0..exemplars.len())];
+/// A vector near one of the descriptions, as descriptions of real capabilities are near what they are asked for.
+fn vector(space: &EmbeddingSpace, descriptions: &[Vec<f32>], rng: &mut ChaCha12Rng) -> UnitVector {
+    let kind = &descriptions[rng.random_range(0..descriptions.len())];
     let noisy: Vec<f32> = kind.iter().map(|value| value + rng.random_range(-0.08..0.08)).collect();
     let norm = noisy.iter().map(|value| value * value).sum::<f32>().sqrt();
     let unit: Vec<f32> = noisy.iter().map(|value| value / norm).collect();
     UnitVector::read(&quantise(&unit), space.mean()).expect("it was normalised")
 }
 
-fn exemplars() -> Vec<Vec<f32>> {
-    let sets = atmo_capabilities::exemplars::vectors::built_in(384).expect("the exemplars belong to the binary");
-    let value = |vector: &atmo_protocol::record::QuantizedVector| {
-        vector.values.iter().map(|value| f32::from(*value) * vector.scale).collect()
-    };
-    sets.iter().flatten().map(value).collect()
+/// What owners say of each kind of thing, as it is and turned towards requests.
+fn descriptions(space: &EmbeddingSpace) -> Vec<Vec<f32>> {
+    let sets = atmo_capabilities::exemplars::vectors::built_in(space.dims()).expect("the descriptions belong to the binary");
+    let read = |vector| UnitVector::read(vector, space.mean()).expect("they are unit vectors");
+    let abouts = sets.iter().flat_map(|set| &set.abouts).map(read);
+    abouts.flat_map(|about| [space.turned(&about).to_f32(), about.to_f32()]).collect()
 }
 
 fn nearest(similarities: impl Iterator<Item = f32>) -> Vec<(Reverse<u32>, usize)> {
@@ -65,16 +65,16 @@ fn benchmark(criterion: &mut Criterion) {
 
 fn compare(criterion: &mut Criterion, size: usize) {
     let space = EmbeddingSpace::minilm();
-    let exemplars = exemplars();
+    let descriptions = descriptions(&space);
     let mut rng = ChaCha12Rng::seed_from_u64(7);
     let mut index = ExactIndex::new(space.mean());
     let mut floats: Vec<Vec<f32>> = Vec::new();
     for _ in 0..size {
-        let vector = vector(&space, &exemplars, &mut rng);
+        let vector = vector(&space, &descriptions, &mut rng);
         floats.push(space.centre(&vector.to_f32()).expect("it has a direction"));
         index.push(&[vector]);
     }
-    let asked = vector(&space, &exemplars, &mut rng).to_f32();
+    let asked = vector(&space, &descriptions, &mut rng).to_f32();
     let query = Query::new(&asked, &space).expect("it has a direction");
     let centred = space.centre(&asked).expect("it has a direction");
     let graph = Graph::build(index.rows(), index.mean());

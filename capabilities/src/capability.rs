@@ -8,6 +8,15 @@ use atmo_protocol::{BodyHash, Slug};
 
 use crate::embed::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
 use crate::exemplars::{self, SetId};
+use crate::index::Query;
+use crate::score;
+
+/// Characters of what is embedded for a body itself: more than the embedder reads tells nothing.
+const DESCRIBED_CHARS_MAX: usize = 1_000;
+/// Words below which a description needs the name beside it.
+const DESCRIPTION_WORDS_MIN: usize = 3;
+/// Facts in words that say nothing of what a thing is for.
+const UNTELLING: [&str; 2] = [facts::FAMILY, facts::QUANTIZATION];
 
 /// The keys of [`CapabilityBody::facts`] that routing understands. Values are text; a fact that does not parse is as good as absent.
 pub mod facts {
@@ -25,6 +34,8 @@ pub mod facts {
     pub const VISION: &str = "vision";
     /// `true` for the built-in demonstration model: the lowest quality there is.
     pub const DEMONSTRATION: &str = "demonstration";
+    /// What its owner thinks of it, from 0 to 1.
+    pub const QUALITY: &str = "quality";
     /// Length of the vectors an embedding model gives.
     pub const DIMENSIONS: &str = "dimensions";
 }
@@ -52,7 +63,7 @@ pub struct Capability {
     pub facts: Facts,
     /// Exemplar sets that stand for it: those it names, or those recognised from its name and description.
     pub sets: Vec<SetId>,
-    /// Its own vectors in our embedding space, its description first.
+    /// Its own vectors in our embedding space: its description first, turned towards the requests it stands for.
     pub vectors: Vec<UnitVector>,
     /// Announced vectors that were malformed, of another space or too many.
     pub vectors_refused: usize,
@@ -68,21 +79,26 @@ pub struct Facts {
     pub tools: Option<bool>,
     pub vision: Option<bool>,
     pub demonstration: bool,
+    pub quality: Option<f32>,
     pub dimensions: Option<u32>,
 }
 
 impl Capability {
     /// Reads a body. Never fails: what cannot be used is left out, and a body without usable vectors is still known by its kinds.
     pub fn read(hash: BodyHash, body: &CapabilityBody, space: &EmbeddingSpace) -> Self {
-        let vectors: Vec<UnitVector> =
+        let mut vectors: Vec<UnitVector> =
             body.vectors.iter().take(OWN_VECTORS_MAX).filter_map(|own| space.read(&own.space, &own.vector).ok()).collect();
+        let described = body.vectors.first().and_then(|own| space.read(&own.space, &own.vector).ok());
+        if let (Some(described), Some(first)) = (&described, vectors.first_mut()) {
+            *first = space.turned(described);
+        }
         Self {
             hash,
             kind: body.kind.clone(),
             name: body.name.clone(),
             description: body.description.clone(),
             facts: Facts::read(&body.facts),
-            sets: sets_of(body),
+            sets: sets_of(body, described.as_ref(), space),
             vectors_refused: body.vectors.len() - vectors.len(),
             vectors,
         }
@@ -95,7 +111,11 @@ impl Capability {
 
     /// Whether it answers chat requests.
     pub fn can_chat(&self) -> bool {
-        matches!(self.kind.as_str(), "llm" | "chat" | "rag" | "agent" | "vision-llm")
+        let kind = self.kind.trim().to_lowercase();
+        matches!(
+            kind.as_str(),
+            "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct" | "rag" | "agent" | "vision-llm"
+        )
     }
 
     /// Whether it turns text into vectors.
@@ -104,12 +124,8 @@ impl Capability {
     }
 }
 
-/// `body` as it is announced: with the exemplar sets recognised from it, unless it names some, and its texts placed by `embedder`.
+/// `body` as it is announced: with its texts placed by `embedder`. Who reads it recognises its kinds, unless it names some.
 pub fn embedded(mut body: CapabilityBody, embedder: &dyn Embedder) -> Result<CapabilityBody, EmbedError> {
-    if body.exemplars.is_empty() {
-        body.exemplars =
-            exemplars::recognise(&body.kind, &body.name, &body.description).iter().map(|set| set.id().to_owned()).collect();
-    }
     let texts = own_texts(&body);
     let vectors = embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
     body.vectors = texts
@@ -122,20 +138,40 @@ pub fn embedded(mut body: CapabilityBody, embedder: &dyn Embedder) -> Result<Cap
 
 /// The texts that stand for a body: what it says of itself, then the texts its owner gave it.
 fn own_texts(body: &CapabilityBody) -> Vec<String> {
-    let described = format!("{}: {}", body.name, body.description);
+    let described = described(body);
     let given = body.vectors.iter().map(|own| own.text.clone()).filter(|text| *text != described);
     std::iter::once(described.clone()).chain(given).take(OWN_VECTORS_MAX).collect()
 }
 
+/// What is embedded for a body itself: its type, its description and those of its facts that are words. A name only where there is nothing
+/// else: most are made up.
+fn described(body: &CapabilityBody) -> String {
+    let name = if body.description.split_whitespace().count() < DESCRIPTION_WORDS_MIN { body.name.as_str() } else { "" };
+    let words =
+        body.facts.iter().filter(|(key, value)| !UNTELLING.contains(&key.as_str()) && value.contains(char::is_alphabetic));
+    let words = words.filter(|(_, value)| !matches!(value.as_str(), "true" | "false"));
+    let facts: Vec<String> =
+        words.map(|(key, value)| format!("{key} {}", value.replace(['[', ']', '{', '}', '"'], "").replace(',', ", "))).collect();
+    let text = format!("{} {name} {} {}", body.kind, body.description, facts.join("; "));
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DESCRIBED_CHARS_MAX).collect()
+}
+
 /// The sets a body names, where this binary has them; otherwise what its kind, name and description say.
-fn sets_of(body: &CapabilityBody) -> Vec<SetId> {
+fn sets_of(body: &CapabilityBody, described: Option<&UnitVector>, space: &EmbeddingSpace) -> Vec<SetId> {
     let mut named: Vec<SetId> = Vec::new();
     for set in body.exemplars.iter().take(EXEMPLAR_SETS_MAX).filter_map(|id| SetId::parse(id)) {
         if !named.contains(&set) {
             named.push(set);
         }
     }
-    if named.is_empty() { exemplars::recognise(&body.kind, &body.name, &body.description) } else { named }
+    if !named.is_empty() {
+        return named;
+    }
+    let near = described.and_then(|described| Query::new(&described.to_f32(), space)).map(|query| {
+        let evidence = space.abouts().scan(&query, score::weigh);
+        evidence.into_iter().map(|about| score::similarity(score::own_weight(about))).collect::<Vec<f32>>()
+    });
+    exemplars::recognise(&body.kind, &body.name, &body.description, near.as_deref())
 }
 
 impl Facts {
@@ -159,6 +195,7 @@ impl Facts {
             facts::TOOLS => self.tools = value.parse().ok(),
             facts::VISION => self.vision = value.parse().ok(),
             facts::DEMONSTRATION => self.demonstration = value == "true",
+            facts::QUALITY => self.quality = value.parse().ok().filter(|share| (0.0..=1.0).contains(share)),
             facts::DIMENSIONS => self.dimensions = value.parse().ok(),
             _ => {}
         }

@@ -4,6 +4,7 @@
 //! batch and on any machine, which dynamic int8 would not give. Engines stand behind features; which thread runs them, and when the model
 //! is let go, is the node's affair. Vectors of different spaces are never compared.
 
+pub mod projection;
 #[cfg(feature = "rten")]
 pub mod rten;
 #[cfg(any(test, feature = "scripted"))]

@@ -16,10 +16,26 @@ use serde::{Deserialize, Serialize};
 pub use recognise::recognise;
 
 static SOURCE: &str = include_str!("../assets/routing/exemplars.toml");
+/// Descriptions of things with what is asked of them: their requests join the exemplars of the first kind each names.
+static CORPUS: &str = include_str!("../assets/routing/corpus.txt");
 static SETS: LazyLock<Vec<ExemplarSet>> = LazyLock::new(|| {
     let file: File = toml::from_str(SOURCE).expect("the exemplar file in the binary is well-formed: a test reads it");
-    file.set
+    let mut sets = file.set;
+    join_corpus(&mut sets);
+    sets
 });
+
+fn join_corpus(sets: &mut [ExemplarSet]) {
+    let mut kind = None;
+    for line in CORPUS.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix("= ") {
+            Some(thing) => kind = thing.split_whitespace().next().and_then(|id| sets.iter().position(|set| set.id == id)),
+            None => {
+                sets.iter_mut().nth(kind.unwrap_or(usize::MAX)).into_iter().for_each(|set| set.exemplars.push(line.to_owned()))
+            }
+        }
+    }
+}
 
 static COVERED_BY: LazyLock<Vec<Vec<SetId>>> = LazyLock::new(|| {
     let broader = |set: &ExemplarSet| set.covered_by.iter().filter_map(|id| SetId::parse(id)).collect();
@@ -45,6 +61,7 @@ pub struct ExemplarSet {
     pub kinds: Vec<String>,
     pub names: Vec<String>,
     pub words: Vec<String>,
+    pub about: Vec<String>,
     pub exemplars: Vec<String>,
 }
 
@@ -104,6 +121,11 @@ impl SetId {
         &self.set().exemplars
     }
 
+    /// What owners of such a thing say of it.
+    pub fn about(self) -> &'static [String] {
+        &self.set().about
+    }
+
     pub fn needs(self) -> Needs {
         self.set().needs
     }
@@ -130,15 +152,18 @@ mod tests {
 
     use super::*;
 
+    /// Exemplars of one set beyond which another one should be split off.
+    const EXEMPLARS_MAX: usize = 200;
+
     #[test]
     fn every_set_is_complete_and_says_nothing_twice() {
-        assert!(SetId::all().len() >= 25);
+        assert!(SetId::all().len() >= 100);
         let mut ids = BTreeSet::new();
         let mut texts = BTreeSet::new();
         for set in SetId::all() {
             assert!(ids.insert(set.id()), "{} stands there twice", set.id());
-            assert!((12..=16).contains(&set.texts().len()), "{} has {} exemplars", set.id(), set.texts().len());
-            assert!(!set.title().is_empty());
+            assert!((12..=EXEMPLARS_MAX).contains(&set.texts().len()), "{} has {} exemplars", set.id(), set.texts().len());
+            assert!(!set.title().is_empty() && !set.about().is_empty());
             assert_eq!(SetId::parse(set.id()), Some(set));
             assert_eq!(
                 set.covered_by().len(),

@@ -1,108 +1,167 @@
-//! A decision as a person reads it at a terminal: who was chosen, why, what every candidate's score is made of, who was excluded.
-//!
-//! Plain text without colours, so that it can be piped. Names come from other machines: they are cut, and control characters are shown as
-//! `?`, so that nobody's name can move the cursor.
+//! A decision taken apart: who was chosen, what every candidate's score is made of, who came next and by how much, what would have
+//! changed the choice, who was excluded and by what. [`Explanation`] is the form for machines, [`explain`] the one for people.
 
-use std::fmt::Write;
+mod change;
+mod text;
 
-use crate::route::{Candidate, Decision, Reason};
+use serde::{Deserialize, Serialize};
 
-/// Candidates and exclusions that fit on one screen together with the rest.
-const CANDIDATES_SHOWN: usize = 12;
-const EXCLUDED_SHOWN: usize = 6;
-/// Widest name in the table.
-const NAME_CHARS: usize = 34;
+pub use change::Change;
+pub use text::COLUMNS;
 
-/// One screen of text that ends in a line break.
+use crate::route::{Candidate, Decision, Excluded, ExcludedBy};
+use crate::score::Factors;
+
+/// One screen of text that ends in a line break, at most [`COLUMNS`] wide.
 pub fn explain(decision: &Decision) -> String {
-    let mut text = headline(decision);
-    if let Some(meaning) = meaning_of(&decision.reason) {
-        let _ = writeln!(text, "  {meaning}");
-    }
-    if !decision.candidates.is_empty() {
-        text.push_str(&table(decision));
-    }
-    text.push_str(&excluded(decision));
-    text
+    text::screen(decision)
 }
 
-fn headline(decision: &Decision) -> String {
-    match decision.chosen() {
-        Some(chosen) => {
-            let hops = if chosen.hops == 1 { "1 hop".to_owned() } else { format!("{} hops", chosen.hops) };
-            format!(
-                "{} ({}) on {}, {hops}, score {:.3}: {}\n",
-                plain(&chosen.name),
-                plain(&chosen.model),
-                plain(&chosen.node_name),
-                chosen.score,
-                decision.reason
-            )
+/// A decision as JSON has it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    pub chosen: Option<InShort>,
+    pub reason: String,
+    /// The best of the others that would do.
+    pub runner_up: Option<InShort>,
+    /// The chosen one's score less the runner-up's; below 0 where the draw among near-equals fell on a lesser one.
+    pub margin: Option<f32>,
+    /// What would have changed the choice.
+    pub changes: Vec<Change>,
+    /// Best first.
+    pub candidates: Vec<CandidateRow>,
+    pub candidates_total: usize,
+    /// Among how many the chosen one was drawn.
+    pub near_equals: usize,
+    pub excluded: Vec<ExcludedRow>,
+    pub excluded_total: usize,
+    /// The most frequent first; they add up to `excluded_total`.
+    pub excluded_by: Vec<ExcludedByRow>,
+}
+
+/// A candidate in short.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct InShort {
+    /// `node/slug`
+    pub capability: String,
+    pub node: String,
+    pub node_id: String,
+    pub model: String,
+    pub score: f32,
+    pub hops: u8,
+    pub chance: f32,
+}
+
+/// One candidate: `score` is the product of `factors`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// `node/slug`
+    pub capability: String,
+    pub node: String,
+    pub node_id: String,
+    pub model: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub fits: bool,
+    pub score: f32,
+    pub hops: u8,
+    /// That it is what was asked for; `null` where meaning was not asked.
+    pub probability: Option<f32>,
+    /// That it was to be drawn.
+    pub chance: f32,
+    /// Expected before the request is begun.
+    pub wait_ms: f32,
+    /// Expected until the first token.
+    pub first_token_ms: f32,
+    /// At most, by estimate, in millionths of a currency unit.
+    pub cost_micros: u64,
+    pub factors: Factors,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ExcludedRow {
+    /// `node/slug`
+    pub capability: String,
+    pub node_id: String,
+    /// The constraint, or what else keeps it away: `max_cost`, `dead`.
+    pub by: String,
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ExcludedByRow {
+    pub by: String,
+    pub total: usize,
+    pub first: ExcludedRow,
+}
+
+impl Explanation {
+    pub fn of(decision: &Decision) -> Self {
+        let margin = |runner_up: &Candidate| Some(decision.chosen()?.score - runner_up.score);
+        Self {
+            chosen: decision.chosen().map(InShort::of),
+            reason: decision.reason.to_string(),
+            runner_up: decision.runner_up().map(InShort::of),
+            margin: decision.runner_up().and_then(margin),
+            changes: change::changes(decision),
+            candidates: decision.candidates.iter().map(CandidateRow::of).collect(),
+            candidates_total: decision.candidates_total,
+            near_equals: decision.near_equals,
+            excluded: decision.excluded.iter().map(ExcludedRow::of).collect(),
+            excluded_total: decision.excluded_total,
+            excluded_by: decision.excluded_by.iter().map(ExcludedByRow::of).collect(),
         }
-        None => format!("nobody: {}\n", decision.reason),
     }
 }
 
-/// What the reason says beyond its own words.
-fn meaning_of(reason: &Reason) -> Option<String> {
-    match reason {
-        Reason::Matched => Some("it is likely enough to be what was asked for; near-equals are drawn by their score".to_owned()),
-        Reason::Named => Some("asked for by name, so that meaning does not count".to_owned()),
-        Reason::FallbackGeneral { instead_of: Some(wanted) } => Some(format!("nobody offers {wanted}; a general model tries")),
-        Reason::FallbackGeneral { instead_of: None } => {
-            Some("nothing offered fits well enough; a general model tries".to_owned())
+impl InShort {
+    fn of(candidate: &Candidate) -> Self {
+        Self {
+            capability: candidate.name.clone(),
+            node: candidate.node_name.to_string(),
+            node_id: candidate.id.node.to_string(),
+            model: candidate.model.clone(),
+            score: candidate.score,
+            hops: candidate.hops,
+            chance: candidate.chance,
         }
-        Reason::Refused(_) => None,
     }
 }
 
-fn table(decision: &Decision) -> String {
-    let mut text = format!("\n    {:NAME_CHARS$} {:>6} ", "candidate", "score");
-    for (name, _) in decision.candidates[0].factors.named() {
-        let _ = write!(text, " {name:>11}");
+impl CandidateRow {
+    pub fn of(candidate: &Candidate) -> Self {
+        Self {
+            capability: candidate.name.clone(),
+            node: candidate.node_name.to_string(),
+            node_id: candidate.id.node.to_string(),
+            model: candidate.model.clone(),
+            kind: candidate.kind.clone(),
+            fits: candidate.fits,
+            score: candidate.score,
+            hops: candidate.hops,
+            probability: candidate.probability,
+            chance: candidate.chance,
+            wait_ms: candidate.expected.wait_ms,
+            first_token_ms: candidate.expected.first_token_ms,
+            cost_micros: candidate.cost.0,
+            factors: candidate.factors,
+        }
     }
-    text.push('\n');
-    for (place, candidate) in decision.candidates.iter().enumerate().take(CANDIDATES_SHOWN) {
-        text.push_str(&row(candidate, Some(place) == decision.chosen));
-    }
-    let more = decision.candidates_total.saturating_sub(CANDIDATES_SHOWN);
-    if more > 0 {
-        let _ = writeln!(text, "    and {more} more");
-    }
-    text.push_str("  score = the product of its factors; > is chosen, - would not do\n");
-    text
 }
 
-fn row(candidate: &Candidate, chosen: bool) -> String {
-    let mark = match (chosen, candidate.fits) {
-        (true, _) => '>',
-        (false, true) => ' ',
-        (false, false) => '-',
-    };
-    let name: String = plain(&candidate.name).chars().take(NAME_CHARS).collect();
-    let mut text = format!("  {mark} {name:NAME_CHARS$} {:>6.3} ", candidate.score);
-    for (_, factor) in candidate.factors.named() {
-        let _ = write!(text, " {factor:>11.3}");
+impl ExcludedRow {
+    fn of(excluded: &Excluded) -> Self {
+        Self {
+            capability: excluded.name.clone(),
+            node_id: excluded.id.node.to_string(),
+            by: excluded.by.to_owned(),
+            reason: excluded.reason.clone(),
+        }
     }
-    text.push('\n');
-    text
 }
 
-fn excluded(decision: &Decision) -> String {
-    let mut text = String::new();
-    if decision.excluded_total > 0 {
-        text.push_str("\n  excluded:\n");
+impl ExcludedByRow {
+    fn of(by: &ExcludedBy) -> Self {
+        Self { by: by.first.by.to_owned(), total: by.total, first: ExcludedRow::of(&by.first) }
     }
-    for excluded in decision.excluded.iter().take(EXCLUDED_SHOWN) {
-        let _ = writeln!(text, "    {}: {}", plain(&excluded.name), excluded.reason);
-    }
-    let more = decision.excluded_total.saturating_sub(EXCLUDED_SHOWN);
-    if more > 0 {
-        let _ = writeln!(text, "    and {more} more");
-    }
-    text
-}
-
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

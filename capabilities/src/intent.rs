@@ -1,9 +1,16 @@
 //! What a user wants, in words, and what must hold of whoever answers.
 
+pub mod constraints;
+pub mod conversation;
+pub mod tokens;
+
 use std::sync::Arc;
 
-use atmo_protocol::CapabilityId;
 use serde::{Deserialize, Serialize};
+
+pub use constraints::{ConstraintError, Constraints, Label};
+pub use conversation::Conversation;
+pub use tokens::{PromptTokens, RequestTokens};
 
 /// One request to be routed.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -16,6 +23,21 @@ pub struct Intent {
     pub model: ModelChoice,
     pub operation: Operation,
     pub constraints: Constraints,
+    /// How long the whole prompt is; where nothing is said, `text` is all there is.
+    pub prompt: Option<PromptTokens>,
+    /// The most tokens of an answer, as asked for (`max_tokens`).
+    pub max_tokens: Option<u32>,
+    /// The conversation this is a turn of.
+    pub conversation: Option<Conversation>,
+}
+
+impl Intent {
+    /// Tokens of the prompt and of its answer; vectors are none.
+    pub fn tokens(&self) -> RequestTokens {
+        let prompt = self.prompt.unwrap_or_else(|| PromptTokens::of(&self.text));
+        let answer_max = if self.operation == Operation::Embed { Some(0) } else { self.max_tokens };
+        RequestTokens { prompt, answer_max }
+    }
 }
 
 /// The `model` of a request.
@@ -48,32 +70,4 @@ pub enum Operation {
     Chat,
     Complete,
     Embed,
-}
-
-/// Hard filters: who does not pass is excluded, with the reason.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Constraints {
-    /// Only capabilities of this very node.
-    pub local_only: bool,
-    /// Only this node, by name or by the start of its id.
-    pub node: Option<String>,
-    /// Not these: they were tried and failed, or the user left them out.
-    pub exclude: Vec<CapabilityId>,
-    /// The model must be able to call tools.
-    pub tools: bool,
-    /// The model must take images.
-    pub vision: bool,
-    /// Tokens that the request and its answer take together.
-    pub context_tokens: Option<u32>,
-    /// Only free capabilities.
-    pub require_free: bool,
-    /// (key, value) pairs that the node's labels must hold.
-    pub labels: Vec<(String, String)>,
-}
-
-impl Constraints {
-    /// Whether anything is asked of *where* or *who*, beyond what it is.
-    pub fn restrict_places(&self) -> bool {
-        self.local_only || self.node.is_some() || !self.exclude.is_empty() || self.require_free || !self.labels.is_empty()
-    }
 }

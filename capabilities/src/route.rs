@@ -3,6 +3,7 @@
 //! [`decide`] filters by hard constraints, scores what is left by meaning and by fit, and picks among near-equals at random by weight, so
 //! that many who see the same stale picture do not all run to the same node. It says no when nothing fits.
 
+mod contest;
 pub mod decision;
 pub mod eval;
 pub mod feedback;
@@ -12,6 +13,7 @@ mod ground;
 mod many;
 mod meaning;
 mod named;
+mod pick;
 #[cfg(all(test, feature = "rten"))]
 mod plain_requests;
 mod screen;
@@ -19,22 +21,22 @@ mod shortlist;
 #[cfg(test)]
 mod tests;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
-pub use decision::{Candidate, Decision, Excluded, Reason, Refusal};
-pub use feedback::{Breaker, Experience, Feedback};
+pub use decision::{Candidate, Decision, Excluded, ExcludedBy, Reason, Refusal};
+pub use feedback::{Breaker, Experience, Feedback, Lateness};
 pub use ground::{FALLBACK_SIMILARITY, FLOOR};
+pub use pick::NEAR_EQUAL;
 pub use shortlist::PROMISING;
 
-use self::decision::CANDIDATES_MAX;
+use self::contest::Contest;
 use self::ground::Grounds;
+use self::pick::Draw;
 use self::screen::Screened;
 use crate::intent::{Intent, ModelChoice};
-use crate::score::Factors;
+use crate::score::wait::Expected;
+use crate::score::{Factors, fit, price};
 use crate::view::RoutingView;
-
-/// Candidates within this share of the best score are as good as the best.
-pub const NEAR_EQUAL: f32 = 0.9;
 
 /// Chooses who answers `intent`. Pure: the same view, intent, feedback and random numbers give the same decision.
 pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mut impl Rng) -> Decision {
@@ -48,17 +50,22 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
             Err(refusal) => return Decision::refused(refusal),
         },
     };
-    let screened = Screened::new(view, intent, feedback, scope.as_deref());
+    let screened = Screened::new(view, intent, feedback, scope);
     if screened.eligible_total == 0 {
-        let refusal = Refusal::AllExcluded(screened.first_exclusion());
-        return in_words(&screened, Vec::new(), Reason::Refused(refusal));
+        let refusal = Refusal::AllExcluded(screened.exclusions());
+        return in_words(&screened, Reason::Refused(refusal));
     }
     let grounds = Grounds::new(&screened);
-    let candidates = best(&screened, &grounds).iter().map(|scored| candidate(&screened, &grounds, scored)).collect();
-    let mut decision = in_words(&screened, candidates, grounds.reason);
-    if !matches!(decision.reason, Reason::Refused(_)) {
-        decision.chosen = pick(&decision.candidates, rng);
-    }
+    let affinity = Affinity::of(&screened, feedback);
+    let contest = Contest::new(&screened, &grounds, &affinity);
+    let mut decision = in_words(&screened, grounds.reason.clone());
+    let draw = if decision.refusal().is_none() { Draw::among(view, &contest.near) } else { None };
+    let drawn = draw.as_ref().map(|draw| draw.draw(view, &contest.near, rng));
+    let best = contest.listed(drawn);
+    let candidate = |scored: &Scored| candidate(&screened, &grounds, &affinity, draw.as_ref(), scored);
+    decision.candidates = best.iter().map(candidate).collect();
+    decision.near_equals = draw.as_ref().map_or(0, |draw| draw.near_equals);
+    decision.chosen = drawn.and_then(|drawn| best.iter().position(|scored| scored.position == drawn.position));
     decision
 }
 
@@ -67,6 +74,8 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
 struct Scored {
     position: u32,
     score: f32,
+    /// One factor of it.
+    load: f32,
     /// Whether it would do for the request.
     fits: bool,
 }
@@ -79,39 +88,23 @@ impl Scored {
     }
 }
 
-/// The best of the eligible entries in order; at most [`CANDIDATES_MAX`].
-fn best(screened: &Screened<'_>, grounds: &Grounds<'_>) -> Vec<Scored> {
-    let mut best = Vec::with_capacity(CANDIDATES_MAX + 1);
-    let bodies = &screened.bodies;
-    match grounds.weighed() {
-        Some(weighed) => weighed.iter().for_each(|body| offers(screened, grounds, *body as usize, &mut best)),
-        None => (0..bodies.len()).filter(|body| bodies[*body]).for_each(|body| offers(screened, grounds, body, &mut best)),
-    }
-    best
+/// Who has computed the beginning of the conversation, and what is left for the others.
+struct Affinity {
+    holder: Option<u32>,
+    elsewhere: f32,
 }
 
-/// Puts those who offer `body` among the `best`, where they belong there.
-fn offers(screened: &Screened<'_>, grounds: &Grounds<'_>, body: usize, best: &mut Vec<Scored>) {
-    /// What rounding may do to a product of seven factors.
-    const ROUNDING: f32 = 1.0 + 1e-5;
-    let (view, ground) = (screened.view, grounds.of(body));
-    let earned = ground.similarity * ground.complexity;
-    let is_among = |scored: &Scored, best: &[Scored]| best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]);
-    // What happened to an entry lately only ever counts against it.
-    let at_best = Scored { position: 0, score: earned * view.offers()[body].best * ROUNDING, fits: ground.fits };
-    if !is_among(&at_best, best) {
-        return;
+impl Affinity {
+    fn of(screened: &Screened<'_>, feedback: &Feedback) -> Self {
+        let holder = screened.intent.conversation.and_then(|conversation| feedback.holder(&conversation).cloned());
+        let position = holder.and_then(|id| screened.view.roster().position(&id)).map(|position| position as u32);
+        let holder = position.filter(|position| screened.passes(*position));
+        Self { holder, elsewhere: if holder.is_some() { fit::elsewhere(screened.tokens) } else { 1.0 } }
     }
-    for position in view.roster().entries_of(body).iter().copied().filter(|position| screened.passes(*position)) {
-        let fitness = match screened.experiences.get(&position) {
-            Some(experience) => factors(view, position, experience).product(),
-            None => view.fitness()[position as usize].product,
-        };
-        let scored = Scored { position, score: earned * fitness, fits: ground.fits };
-        if is_among(&scored, best) {
-            best.insert(best.partition_point(|better| better.beats(&scored)), scored);
-            best.truncate(CANDIDATES_MAX);
-        }
+
+    #[inline]
+    fn factor(&self, position: u32) -> f32 {
+        if self.holder == Some(position) { 1.0 } else { self.elsewhere }
     }
 }
 
@@ -123,16 +116,37 @@ fn factors(view: &RoutingView, position: u32, experience: &Experience) -> Factor
 }
 
 /// Puts into words what was found; nobody is chosen yet.
-fn in_words(screened: &Screened<'_>, candidates: Vec<Candidate>, reason: Reason) -> Decision {
-    let (excluded, excluded_total) = screened.in_words();
-    Decision { chosen: None, candidates, candidates_total: screened.eligible_total, excluded, excluded_total, reason }
+fn in_words(screened: &Screened<'_>, reason: Reason) -> Decision {
+    let excluded_by = screened.excluded_by();
+    Decision {
+        chosen: None,
+        candidates: Vec::new(),
+        candidates_total: screened.eligible_total,
+        near_equals: 0,
+        excluded: screened.excluded_in_words(),
+        excluded_total: excluded_by.iter().map(|by| by.total).sum(),
+        excluded_by,
+        reason,
+    }
 }
 
-fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) -> Candidate {
+fn candidate(
+    screened: &Screened<'_>,
+    grounds: &Grounds<'_>,
+    affinity: &Affinity,
+    draw: Option<&Draw>,
+    scored: &Scored,
+) -> Candidate {
     let view = screened.view;
-    let routable = &view.entries()[scored.position as usize];
+    let (routable, condition) = (&view.entries()[scored.position as usize], &view.conditions()[scored.position as usize]);
     let ground = grounds.of(view.roster().body_of(scored.position as usize));
-    let fit = factors(view, scored.position, &screened.experiences.get(&scored.position).copied().unwrap_or_default());
+    let experience = screened.experience(scored.position);
+    let factors = Factors {
+        similarity: ground.similarity,
+        complexity: ground.complexity,
+        affinity: affinity.factor(scored.position),
+        ..factors(view, scored.position, &experience)
+    };
     Candidate {
         id: routable.id.clone(),
         name: routable.shown(),
@@ -141,21 +155,11 @@ fn candidate(screened: &Screened<'_>, grounds: &Grounds<'_>, scored: &Scored) ->
         kind: routable.capability.kind.clone(),
         fits: scored.fits,
         score: scored.score,
-        hops: view.conditions()[scored.position as usize].hops,
-        factors: Factors { similarity: ground.similarity, complexity: ground.complexity, ..fit },
+        hops: condition.hops,
+        factors,
         probability: ground.probability,
+        chance: draw.map_or(0.0, |draw| draw.chance(view, scored)),
+        expected: Expected::of(condition, routable.slots, &experience, screened.tokens),
+        cost: price::estimate(&routable.cost, screened.tokens),
     }
-}
-
-/// One of the near-equals, the better the likelier.
-fn pick(candidates: &[Candidate], rng: &mut impl Rng) -> Option<usize> {
-    let best = candidates.first().filter(|best| best.fits)?.score;
-    let near = candidates.iter().take_while(|other| other.fits && other.score >= best * NEAR_EQUAL).count();
-    let total: f32 = candidates[..near].iter().map(|candidate| candidate.score).sum();
-    let mut left = rng.random::<f32>() * total;
-    let chosen = candidates[..near].iter().position(|candidate| {
-        left -= candidate.score;
-        left < 0.0
-    });
-    Some(chosen.unwrap_or(0))
 }

@@ -164,16 +164,18 @@ pub struct RoutingView {
     fitness: Arc<[Fitness]>,
     /// For each body, the same of all who offer it.
     offers: Arc<[Offers]>,
+    /// Positions of the entries that cannot be reached, ascending.
+    unreachable: Arc<[u32]>,
 }
 
 /// Those who offer one body and can be reached.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Offers {
     pub reachable: u32,
+    /// The position of the first of them, where there is one.
+    pub first: u32,
     /// The best fitness among them.
     pub best: f32,
-    /// The fourth root of that: meaning weighs in a score by about the fourth power of what is compared.
-    pub zeal: f32,
 }
 
 /// The factors that no request changes, worked out once per view and not once per decision.
@@ -183,13 +185,17 @@ pub(crate) struct Fitness {
     pub reachable: bool,
     /// The product of distance, load, cost, quality and reliability, without our own experience.
     pub product: f32,
+    /// One factor of it.
+    pub load: f32,
 }
 
 impl Fitness {
     fn of(routable: &Routable, condition: &Condition, traits: &Traits) -> Self {
+        let factors = Factors::of(routable, condition, traits, &Experience::default());
         Self {
             reachable: condition.standing != Standing::Dead && condition.hops < UNREACHABLE_HOPS,
-            product: Factors::of(routable, condition, traits, &Experience::default()).product(),
+            product: factors.product(),
+            load: factors.load,
         }
     }
 }
@@ -352,8 +358,8 @@ fn runs_of(group_of: &[u32]) -> Box<[Run]> {
 fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
     let key = |body: &Arc<Capability>| {
         let facts = &body.facts;
-        let size = facts.parameters_billions.map(f32::to_bits);
-        let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size);
+        let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
+        let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
         (said, body.can_chat(), body.can_embed(), body.is_general())
     };
     numbered(bodies, key, |body| Traits::of(body))
@@ -385,9 +391,9 @@ fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
 
 fn offers(roster: &Roster, fitness: &[Fitness]) -> Arc<[Offers]> {
     let of_body = |body: usize| {
-        let reachable = roster.entries_of(body).iter().map(|entry| fitness[*entry as usize]).filter(|fitness| fitness.reachable);
-        let best = reachable.clone().fold(0f32, |best, fitness| best.max(fitness.product));
-        Offers { reachable: reachable.count() as u32, best, zeal: best.sqrt().sqrt() }
+        let mut reachable = roster.entries_of(body).iter().copied().filter(|entry| fitness[*entry as usize].reachable);
+        let best = reachable.clone().fold(0f32, |best, entry| best.max(fitness[entry as usize].product));
+        Offers { reachable: reachable.clone().count() as u32, first: reachable.next().unwrap_or(0), best }
     };
     (0..roster.bodies.list.len()).map(of_body).collect()
 }
@@ -401,7 +407,9 @@ impl RoutingView {
             .map(|((routable, condition), body)| Fitness::of(routable, condition, roster.traits(*body as usize)))
             .collect();
         let offers = offers(&roster, &fitness);
-        Self { me, roster, conditions, fitness, offers }
+        let unreachable =
+            (0u32..).zip(fitness.iter()).filter(|(_, fitness)| !fitness.reachable).map(|(entry, _)| entry).collect();
+        Self { me, roster, conditions, fitness, offers, unreachable }
     }
 
     /// A view of nothing.
@@ -437,6 +445,11 @@ impl RoutingView {
     #[inline]
     pub(crate) fn offers(&self) -> &[Offers] {
         &self.offers
+    }
+
+    /// Positions of the entries that cannot be reached, ascending.
+    pub(crate) fn unreachable(&self) -> &[u32] {
+        &self.unreachable
     }
 
     pub fn get(&self, id: &CapabilityId) -> Option<(&Routable, &Condition)> {

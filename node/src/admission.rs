@@ -110,9 +110,10 @@ impl Gate {
         match self.decide(peer, muxer).await {
             Ok(muxer) => Ok((peer, muxer)),
             Err(why) => {
+                let peer = node_id(&peer).map_or_else(|| peer.to_string(), |node| node.short());
                 match &why {
-                    NotAdmitted::Granted => tracing::info!(%peer, "a newcomer was admitted to the mesh"),
-                    _ => tracing::debug!(%peer, %why, "connection not admitted"),
+                    NotAdmitted::Granted => tracing::info!(peer, "a newcomer was admitted to the mesh"),
+                    _ => tracing::debug!(peer, %why, "connection not admitted"),
                 }
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
             }

@@ -3,6 +3,7 @@
 //! What they offer is embedded, given to the provider to execute and to the driver to announce, and only when it changed. A backend that
 //! cannot be reached offers nothing until it can; a found one that stays away is forgotten.
 
+mod about;
 mod build;
 #[cfg(feature = "llama-cpp")]
 mod model_files;
@@ -218,7 +219,11 @@ impl Backends {
         for known in self.lock().iter() {
             for offer in known.offers() {
                 let slug = free_slug(&offer.slug, &mut taken);
-                placed.push(Placed { slug, backend: Arc::clone(&known.backend), offer: offer.clone() });
+                let mut offer = offer.clone();
+                if let Some(configured) = self.settings.said_of(known.backend.name()) {
+                    about::amend(&mut offer, configured);
+                }
+                placed.push(Placed { slug, backend: Arc::clone(&known.backend), offer });
             }
         }
         if placed.len() > CAPABILITIES_MAX {

@@ -14,6 +14,7 @@ use crate::control::CommandError;
 use crate::logging;
 
 mod ask;
+mod evaluation;
 mod mesh;
 mod print;
 mod session;
@@ -85,14 +86,15 @@ enum Command {
     #[command(after_help = "Examples:\n  atmo capabilities\n  atmo capabilities --all --json")]
     Capabilities(ListArguments),
     /// Show who would answer, and why, without running anything
-    #[command(after_help = "Example:\n  atmo route \"write a python function that sorts a list\"")]
-    Route(RouteArguments),
+    #[command(after_help = "Examples:\n  atmo route \"write a python function that sorts a list\"\n  \
+                      atmo route --explain --require-free \"hi\"\n  atmo route eval set.json")]
+    Route(Box<RouteArguments>),
     /// Have the best capability of the mesh answer
     #[command(
         after_help = "Examples:\n  atmo intent \"what is a mesh?\"\n  atmo intent --explain \"translate to French: good morning\"\n  \
                       git diff | atmo intent -"
     )]
-    Intent(IntentArguments),
+    Intent(Box<IntentArguments>),
     /// Check this machine and this node, with the next step for whatever is wrong
     #[command(after_help = "Example:\n  atmo doctor")]
     Doctor,
@@ -173,15 +175,81 @@ struct ListArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct RouteArguments {
+    #[command(subcommand)]
+    command: Option<RouteCommand>,
     /// What is wanted, in words
-    text: String,
+    #[arg(required = true)]
+    text: Option<String>,
+    /// Show every factor of every candidate, what would have changed the choice, and who was excluded and why
+    #[arg(long)]
+    explain: bool,
     /// This model and no other
     #[arg(long)]
     model: Option<String>,
+    #[command(flatten)]
+    constraints: ConstraintArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum RouteCommand {
+    /// Measure routing on a labelled set of capabilities and intents; needs no node
+    #[command(after_help = "Example:\n  atmo route eval set.json\n\nThe file: {\"capabilities\": [{\"id\", \"type\", \"name\", \
+                            \"description\", \"metadata\"?, \"exemplars\"?}],\n           \"intents\": [{\"text\", \"accept\": [ids]}], \
+                            \"unserved\": {\"without\": [ids], \"texts\": [...]}}")]
+    Eval {
+        /// The labelled set, as JSON
+        file: PathBuf,
+        /// Also show what each factor adds
+        #[arg(long)]
+        ablate: bool,
+    },
+}
+
+/// Hard constraints, under the names that headers (`x-atmo-max-cost`) and the `atmo` object of a request have as well.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Constraints")]
+struct ConstraintArguments {
+    /// Capabilities of this type: llm, embedding, rag, ...
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Vec<String>,
+    /// Capabilities of this node, by name or id
+    #[arg(long)]
+    node: Vec<String>,
+    /// None of this node's
+    #[arg(long, value_name = "NODE")]
+    not_node: Vec<String>,
+    /// Nodes with this label
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Nodes whose label `residency` names this place
+    #[arg(long, value_name = "PLACE")]
+    residency: Vec<String>,
     /// This node's own capabilities alone
     #[arg(long)]
     local_only: bool,
+    /// Models that can call tools
+    #[arg(long)]
+    tools: bool,
+    /// Models that take images
+    #[arg(long)]
+    vision: bool,
+    /// Models with room for so many tokens
+    #[arg(long, value_name = "TOKENS")]
+    context_tokens: Option<String>,
+    /// At most this much money for the whole request, by a pessimistic estimate
+    #[arg(long, value_name = "MONEY")]
+    max_cost: Option<String>,
+    /// The first token within this time, as expected
+    #[arg(long, value_name = "MS")]
+    max_latency_ms: Option<String>,
+    /// Models of this quality or better, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    min_quality: Option<String>,
+    /// What costs nothing
+    #[arg(long)]
+    require_free: bool,
 }
 
 #[derive(Debug, Args)]
@@ -195,9 +263,8 @@ struct IntentArguments {
     /// This model and no other
     #[arg(long)]
     model: Option<String>,
-    /// This node's own capabilities alone
-    #[arg(long)]
-    local_only: bool,
+    #[command(flatten)]
+    constraints: ConstraintArguments,
 }
 
 impl From<UpArguments> for Flags {
@@ -210,11 +277,12 @@ impl From<UpArguments> for Flags {
 /// Does what the command line asks.
 pub fn run() -> ExitCode {
     let CommandLine { common, command } = CommandLine::parse();
+    let as_json = common.json;
     match dispatch(common, command) {
         Ok(code) => code,
         Err(Stop::PipeClosed) => ExitCode::SUCCESS,
         Err(Stop::Failed(CommandError { message, exit_code })) => {
-            print::error(&message);
+            print::error(&message, exit_code, as_json);
             ExitCode::from(exit_code)
         }
     }
@@ -231,8 +299,8 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Status => talk(common, show::status),
         Command::Nodes(arguments) => talk(common, async |session| show::nodes(session, arguments.all).await),
         Command::Capabilities(arguments) => talk(common, async |session| show::capabilities(session, arguments.all).await),
-        Command::Route(arguments) => talk(common, async |session| ask::route(session, arguments).await),
-        Command::Intent(arguments) => talk(common, async |session| ask::intent(session, arguments).await),
+        Command::Route(arguments) => talk(common, async |session| ask::route(session, *arguments).await),
+        Command::Intent(arguments) => talk(common, async |session| ask::intent(session, *arguments).await),
         Command::Doctor => talk(common, show::doctor),
         Command::Completions { shell } => completions(shell),
         Command::Worker { arguments } => up::worker(arguments),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use atmo_adapters::Operation;
 use atmo_capabilities::explain::explain;
-use atmo_capabilities::intent::{Constraints, ModelChoice};
+use atmo_capabilities::intent::{Constraints, ModelChoice, PromptTokens};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -62,6 +62,8 @@ fn ask(node: &Node, text: String, model: Option<String>, constraints: &control::
     if text.trim().is_empty() {
         return Err(CommandError::usage("there is no text: say what you want, as in `atmo intent \"summarise this\"`"));
     }
+    let mut read = Constraints::default();
+    read.set_json(&Value::Object(constraints.clone())).map_err(CommandError::usage)?;
     let model = model.unwrap_or_else(|| ModelChoice::AUTO.to_owned());
     let body = json!({
         "model": model,
@@ -72,7 +74,10 @@ fn ask(node: &Node, text: String, model: Option<String>, constraints: &control::
     Ok(Ask {
         operation: Operation::Chat,
         model: ModelChoice::parse(&model),
-        constraints: Constraints { local_only: constraints.local_only, ..Constraints::default() },
+        constraints: read,
+        prompt: PromptTokens::of(&text),
+        max_tokens: None,
+        conversation: None,
         text,
         body: Bytes::from(body.to_string()),
         deadline: Instant::now() + node.executor.request_max,

@@ -64,13 +64,8 @@ pub enum Request {
     Doctor,
 }
 
-/// What narrows the choice of a route.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Constraints {
-    /// This node's own capabilities alone.
-    pub local_only: bool,
-}
+/// What narrows the choice of a route: the names and values of [`Constraints`](atmo_capabilities::intent::Constraints), which reads them.
+pub type Constraints = serde_json::Map<String, serde_json::Value>;
 
 /// What an invitation is to allow.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! `atmo doctor`: what could keep a node on this machine from working, each with the next step.
 //!
 //! Runs with or without a node: a running one is asked over its control socket, otherwise the folder, the ports and the engines are looked
-//! at from here. Changes nothing and never sends an inference request. Absent: the network beyond this machine.
+//! at from here. Leaves nothing changed and never sends an inference request. Absent: the network beyond this machine.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -121,7 +121,14 @@ fn folder(data_dir: &Path) -> Check {
         Err(error) => {
             Check::fail(NAME, format!("{shown}: {error}"), "make it readable for this user, or name another with --data-dir")
         }
-        Ok(0) => Check::ok(NAME, shown.to_string()),
+        Ok(0) => match store::try_writing(data_dir) {
+            Ok(()) => Check::ok(NAME, shown.to_string()),
+            Err(error) => Check::fail(
+                NAME,
+                format!("{shown} cannot be written: {error}"),
+                "make room or make it writable: no node starts without",
+            ),
+        },
         Ok(_) => Check::warn(NAME, format!("{shown} can be opened by other users"), format!("chmod 700 {shown}")),
     }
 }

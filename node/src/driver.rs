@@ -399,10 +399,10 @@ impl Driver {
             _ = self.parts.swarm.disconnect_peer_id(peer);
             return;
         };
-        if connections == 1 {
-            self.links.open(node);
-            self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
-        }
+        // On a second connection the link begins anew: the peer may have crashed and come back, which the first one cannot tell yet.
+        tracing::debug!(node = node.short(), connections, "connected");
+        self.links.open(node);
+        self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
     }
 
     fn on_disconnected(&mut self, peer: PeerId, connections_left: u32, loss: LinkLoss) {
@@ -460,9 +460,13 @@ impl Driver {
         }
     }
 
-    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same.
+    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same. Where
+    /// that does not last, the peer listens to somebody else with our key, and hears us again on a new connection.
     fn reopen(&mut self, peer: NodeId) {
-        if self.parts.swarm.is_connected(&peer_id(&peer)) {
+        if self.links.broke_again(peer) {
+            tracing::debug!(peer = peer.short(), "the peer does not keep our control stream: connecting anew");
+            _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
+        } else if self.parts.swarm.is_connected(&peer_id(&peer)) {
             self.links.open(peer);
             self.begin_link(peer);
         }
@@ -498,7 +502,7 @@ impl Driver {
             stale_records: refused.expired + refused.leased_too_far_ahead,
             unknown_frames: refused.unknown_frames,
             quarantined_records: refused.quarantined,
-            overflowed: refused.waiting_overflow + table_full,
+            overflowed: refused.waiting_overflow + refused.introduced_overflow + table_full,
         }
     }
 

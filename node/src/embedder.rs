@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use atmo_capabilities::cache::IntentCache;
 use atmo_capabilities::capability::embedded;
 use atmo_capabilities::embed::rten::{self, RtenEmbedder};
 use atmo_capabilities::embed::{EmbedError, Embedder, MINILM_SPACE};
@@ -22,6 +23,7 @@ const KEPT_MAX: usize = 512;
 pub struct EmbedderSlot {
     loaded: Mutex<Loaded>,
     kept: Mutex<Kept>,
+    asked: Mutex<IntentCache>,
 }
 
 #[derive(Default)]
@@ -39,16 +41,27 @@ struct Kept {
 
 impl EmbedderSlot {
     pub fn new(data_dir: &Path) -> Self {
-        Self { loaded: Mutex::default(), kept: Mutex::new(Kept::read(data_dir.join(format!("vectors-{MINILM_SPACE}.bin")))) }
+        Self {
+            loaded: Mutex::default(),
+            asked: Mutex::default(),
+            kept: Mutex::new(Kept::read(data_dir.join(format!("vectors-{MINILM_SPACE}.bin")))),
+        }
     }
 
     /// The vector of a request. `None` where the embedder cannot be used: the request can still fall back to a general model, and
     /// `atmo status` says so.
     pub async fn embed_one(self: &Arc<Self>, text: &str) -> Option<Arc<[f32]>> {
-        let (slot, text) = (Arc::clone(self), text.to_owned());
-        let work = move || slot.get_for_request()?.embed(&[&text]).map(|mut vectors| vectors.pop().unwrap_or_default());
+        if let Some(vector) = lock(&self.asked).get(text) {
+            return Some(vector);
+        }
+        let (slot, wanted) = (Arc::clone(self), text.to_owned());
+        let work = move || slot.get_for_request()?.embed(&[&wanted]).map(|mut vectors| vectors.pop().unwrap_or_default());
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(vector)) => Some(vector.into()),
+            Ok(Ok(vector)) => {
+                let vector: Arc<[f32]> = vector.into();
+                lock(&self.asked).insert(text, Arc::clone(&vector));
+                Some(vector)
+            }
             Ok(Err(error)) => self.report(error),
             Err(panic) => self.report(EmbedError::Run(panic.to_string())),
         }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! asker    -> executor   head (<= 16 KiB) | body
-//! executor -> asker      accepted | busy | refused      then, after accepted:  chunk* | 0 | trailer
+//! executor -> asker      received | (accepted | busy | refused)      then, after accepted:  chunk* | 0 | trailer
 //! ```
+//! `received` follows the head at once, so that an asker with another choice need not wait for a node that is gone. It may be left out where
+//! the verdict itself comes at once.
+//!
 //! Every frame is a big-endian `u32` length and that many bytes; a chunk of length 0 announces the trailer. The asker keeps its half of
 //! the stream open until it has read the trailer: closing or resetting it earlier means "stop, nobody listens any more".
 
@@ -41,7 +44,7 @@ pub struct RequestHead {
     pub extensions: Extensions,
 }
 
-/// The executor's last word on whether it will.
+/// The executor's word on whether it will.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It began: the answer's bytes follow.
@@ -50,6 +53,8 @@ pub enum Verdict {
     Busy { wait_ms: u32, load: Load },
     /// It cannot or must not. Nothing was done.
     Refused { why: Why, message: String },
+    /// It is there and reads on; the verdict follows.
+    Received,
 }
 
 /// Why an executor refused.
@@ -94,9 +99,12 @@ pub async fn write_request(io: &mut (impl AsyncWrite + Unpin), head: &RequestHea
     io.flush().await
 }
 
+pub async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> io::Result<RequestHead> {
+    read_frame(io).await
+}
+
 /// `body_bytes_max`: what this node takes, at most [`BODY_BYTES_MAX`].
-pub async fn read_request(io: &mut (impl AsyncRead + Unpin), body_bytes_max: usize) -> io::Result<(RequestHead, Vec<u8>)> {
-    let head: RequestHead = read_frame(io).await?;
+pub async fn read_body(io: &mut (impl AsyncRead + Unpin), head: &RequestHead, body_bytes_max: usize) -> io::Result<Vec<u8>> {
     let length = head.body_bytes as usize;
     if length > body_bytes_max.min(BODY_BYTES_MAX) {
         return Err(malformed(format!("a request body of {length} bytes is too large")));
@@ -104,7 +112,7 @@ pub async fn read_request(io: &mut (impl AsyncRead + Unpin), body_bytes_max: usi
     // Grown as bytes arrive: a claimed length alone reserves nothing.
     let mut body = Vec::new();
     io.take(length as u64).read_to_end(&mut body).await?;
-    if body.len() < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((head, body)) }
+    if body.len() < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(body) }
 }
 
 pub async fn write_verdict(io: &mut (impl AsyncWrite + Unpin), verdict: &Verdict) -> io::Result<()> {
@@ -182,6 +190,12 @@ mod tests {
     use futures::executor::block_on;
     use futures::io::Cursor;
 
+    async fn read_request(io: &mut Cursor<Vec<u8>>, body_bytes_max: usize) -> io::Result<(RequestHead, Vec<u8>)> {
+        let head = read_head(io).await?;
+        let body = read_body(io, &head, body_bytes_max).await?;
+        Ok((head, body))
+    }
+
     fn head(body_bytes: u32) -> RequestHead {
         RequestHead {
             version: VERSION,
@@ -229,6 +243,7 @@ mod tests {
             (frame(&accepted), "0000001a00c8106170706c69636174696f6e2f6a736f6e00000000000000"),
             (frame(&Verdict::Busy { wait_ms: 7, load: Load::default() }), "00000009010700000000000000"),
             (frame(&refused), "000000050200026e6f"),
+            (frame(&Verdict::Received), "0000000103"),
             (frame(&trailer), "0000000f02fb2c010000000000000001016500"),
         ] {
             assert_eq!(hex::encode(bytes.unwrap()), golden);

@@ -3,15 +3,17 @@
 //! Until the first byte of an answer is here, a failed candidate is replaced by the next best one, within the deadline; after it, never.
 //! Dropping an [`Answer`] at any point stops the engine that makes it, on this machine or another.
 
+mod recent;
 mod remote;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use atmo_adapters::{Call, Operation};
-use atmo_capabilities::intent::{self, Constraints, Intent, ModelChoice};
-use atmo_capabilities::route::{Candidate, Decision, Refusal, decide};
+use atmo_capabilities::intent::{self, Constraints, Conversation, Intent, ModelChoice, PromptTokens};
+use atmo_capabilities::route::{Candidate, Decision, Refusal};
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::{CertificateHash, NodeId};
 use bytes::Bytes;
@@ -24,11 +26,16 @@ use crate::exchange::Why;
 use crate::feedback::{Experiences, InFlight};
 use crate::metrics::Metrics;
 use crate::provider::{Execution, Provider, Rejection};
+pub use recent::RecentModels;
 use remote::RemoteAnswer;
 pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
 
 /// Candidates tried for one request. With four broken ones the mesh has a problem that a fifth attempt does not solve.
 const ATTEMPTS_MAX: usize = 4;
+/// A node that has not said by now that it received the request is gone or stopped, where somebody else could answer: several round trips
+/// around the world, and far less than gossip needs to notice.
+const RECEIPT_WAIT: Duration = Duration::from_millis(1_500);
+
 /// What handlers need to get a request answered. Shared by all of them.
 pub struct Executor {
     pub me: NodeId,
@@ -40,10 +47,13 @@ pub struct Executor {
     /// Goes to the driver.
     pub loads_heard: LoadsHeard,
     pub experiences: Experiences,
+    pub recent: RecentModels,
     pub embedder: Arc<EmbedderSlot>,
     pub metrics: Metrics,
     /// False in provider mode: own requests never leave.
-    pub may_ask_others: bool,
+    pub mode_asks_others: bool,
+    /// Whether the certificate holds the role `consume`.
+    pub role_asks_others: AtomicBool,
     /// For a request that names no deadline.
     pub request_max: Duration,
 }
@@ -56,6 +66,10 @@ pub struct Ask {
     pub constraints: Constraints,
     /// What decides the route: the last user message.
     pub text: String,
+    /// How long the whole prompt is, and the longest answer that was asked for.
+    pub prompt: PromptTokens,
+    pub max_tokens: Option<u32>,
+    pub conversation: Option<Conversation>,
     /// The OpenAI request body.
     pub body: Bytes,
     pub deadline: Instant,
@@ -99,6 +113,12 @@ pub enum ExecuteError {
     /// Nobody was asked: the decision says why.
     #[error("{}", .0.reason)]
     NothingFits(Box<Decision>),
+    /// Somebody who could have been asked failed several times and is left alone for a while.
+    #[error("{}", .decision.reason)]
+    Resting { decision: Box<Decision>, rest: Duration },
+    /// The model was in the mesh a while ago.
+    #[error("{model:?} is not offered right now; {node} offered it {ago_s} s ago")]
+    Away { model: String, node: String, ago_s: u64 },
     /// Everyone who was asked failed before the first byte.
     #[error("{}", told(.0))]
     AllFailed(Vec<Attempt>),
@@ -119,6 +139,11 @@ fn told(attempts: &[Attempt]) -> String {
 }
 
 impl Executor {
+    /// Whether own requests may leave this node.
+    pub fn may_ask_others(&self) -> bool {
+        self.mode_asks_others && self.role_asks_others.load(Ordering::Relaxed)
+    }
+
     /// Decides without running.
     pub async fn route(&self, ask: &Ask) -> Decision {
         let intent = self.intent(ask).await;
@@ -130,7 +155,7 @@ impl Executor {
         let outcome = self.try_candidates(ask).await;
         let label = match &outcome {
             Ok(_) => "answered",
-            Err(ExecuteError::NothingFits(_)) => "nothing_fits",
+            Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. }) => "nothing_fits",
             Err(ExecuteError::AllFailed(_)) => "failed",
         };
         self.metrics.asked.with_label_values(&[label]).inc();
@@ -144,17 +169,11 @@ impl Executor {
         while failed.len() < ATTEMPTS_MAX && Instant::now() < ask.deadline {
             let decision = self.decide(&intent);
             let Some(candidate) = decision.chosen().cloned() else {
-                return Err(if failed.is_empty() {
-                    ExecuteError::NothingFits(decision.into())
-                } else {
-                    ExecuteError::AllFailed(failed)
-                });
+                return Err(if failed.is_empty() { self.refused(decision, &ask.model) } else { ExecuteError::AllFailed(failed) });
             };
-            let decision_has_others = decision.candidates.len() > 1;
+            self.recent.seen(&candidate.model, &candidate.node_name);
+            let patience = Patience::new(decision.in_order().nth(1).is_some(), ask.deadline);
             let decision = first_decision.get_or_insert(decision);
-            // One that accepts and stays silent must leave time for the others.
-            let remaining = ask.deadline.saturating_duration_since(Instant::now());
-            let patience = if decision_has_others { remaining / 2 } else { remaining };
             match self.attempt(&candidate, &ask, patience).await {
                 Ok(begun) => return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline)),
                 Err((why, message)) => {
@@ -167,9 +186,29 @@ impl Executor {
         Err(ExecuteError::AllFailed(failed))
     }
 
+    /// A named model that nobody offers is either a mistake or away.
+    fn refused(&self, decision: Decision, model: &ModelChoice) -> ExecuteError {
+        let unknown = match decision.refusal() {
+            Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered) => true,
+            // Known, and all who offer it are gone.
+            Some(Refusal::AllExcluded(_)) => {
+                decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path"))
+            }
+            _ => false,
+        };
+        let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
+        match name.and_then(|name| Some((name, self.recent.last(name)?))) {
+            Some((name, (node, ago))) => ExecuteError::Away { model: name.clone(), node, ago_s: ago.as_secs() },
+            None => match decision.excluded.iter().filter_map(|excluded| self.experiences.rests_for(&excluded.id)).min() {
+                Some(rest) => ExecuteError::Resting { decision: decision.into(), rest },
+                None => ExecuteError::NothingFits(decision.into()),
+            },
+        }
+    }
+
     fn decide(&self, intent: &Intent) -> Decision {
         let mut rng = ChaCha12Rng::from_seed(crate::chance::random_bytes());
-        decide(&self.view.load(), intent, &self.experiences.feedback(), &mut rng)
+        self.experiences.decide(&self.view.load(), intent, &mut rng)
     }
 
     /// Embeds what has to be matched by meaning; a named model never waits for the embedder.
@@ -179,26 +218,35 @@ impl Executor {
             _ => None,
         };
         let mut constraints = ask.constraints.clone();
-        constraints.local_only |= !self.may_ask_others;
+        constraints.local_only |= !self.may_ask_others();
         let operation = match ask.operation {
             Operation::Chat => intent::Operation::Chat,
             Operation::Complete => intent::Operation::Complete,
             Operation::Embed => intent::Operation::Embed,
         };
-        Intent { text: ask.text.clone(), vector, model: ask.model.clone(), operation, constraints }
+        Intent {
+            text: ask.text.clone(),
+            vector,
+            model: ask.model.clone(),
+            operation,
+            constraints,
+            prompt: Some(ask.prompt),
+            max_tokens: ask.max_tokens,
+            conversation: ask.conversation,
+        }
     }
 
     /// Sends the request to one candidate and waits for the first byte.
-    async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Duration) -> Result<Begun, (Failure, String)> {
-        let in_flight = self.experiences.start(&candidate.id);
+    async fn attempt(&self, candidate: &Candidate, ask: &Ask, patience: Patience) -> Result<Begun, (Failure, String)> {
+        let in_flight = self.experiences.start(candidate, ask.conversation);
         let begin = async {
             if candidate.id.node == self.me {
                 self.begin_here(candidate, ask).await
             } else {
-                self.begin_there(candidate, ask).await
+                self.begin_there(candidate, ask, patience.receipt).await
             }
         };
-        let outcome = match tokio::time::timeout(patience, begin).await {
+        let outcome = match tokio::time::timeout(patience.first_byte, begin).await {
             Ok(outcome) => outcome,
             Err(_) => Err((Failure::TimedOut, "no first byte within its time".to_owned())),
         };
@@ -208,8 +256,9 @@ impl Executor {
                 Ok(Begun { status, content_type, first, rest, in_flight })
             }
             Err((why, message)) => {
-                if !matches!(why, Failure::Busy { .. }) {
-                    in_flight.failed();
+                match why {
+                    Failure::Busy { wait_ms } => in_flight.busy(wait_ms),
+                    Failure::TimedOut | Failure::Broken => in_flight.failed(),
                 }
                 Err((why, message))
             }
@@ -232,14 +281,35 @@ impl Executor {
         Ok((execution.status, execution.content_type.clone(), first, Source::Here(execution.into())))
     }
 
-    async fn begin_there(&self, candidate: &Candidate, ask: &Ask) -> Result<Beginning, (Failure, String)> {
+    async fn begin_there(&self, candidate: &Candidate, ask: &Ask, receipt: Duration) -> Result<Beginning, (Failure, String)> {
         let stream = self.data_plane.open(&candidate.id.node).await;
         let stream = stream.map_err(|error| (Failure::Broken, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
         let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());
-        let mut answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads).await.map_err(rejected)?;
+        let answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads, receipt).await;
+        let mut answer = answer.map_err(rejected)?;
         let first = answer.next().await.transpose().map_err(|BrokenOff(cause)| (Failure::Broken, cause))?;
         Ok((answer.status, answer.content_type.clone(), first, Source::There(answer.into())))
+    }
+}
+
+/// How long one candidate is waited for.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For its node to say that it received the request.
+    receipt: Duration,
+    first_byte: Duration,
+}
+
+impl Patience {
+    /// One that stays silent must leave time for the others, if there are any.
+    fn new(has_others: bool, deadline: Instant) -> Self {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if has_others {
+            Self { receipt: RECEIPT_WAIT, first_byte: remaining / 2 }
+        } else {
+            Self { receipt: remaining, first_byte: remaining }
+        }
     }
 }
 
@@ -307,7 +377,7 @@ impl ExecuteError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::NothingFits(decision) => decision.refusal(),
-            Self::AllFailed(_) => None,
+            Self::Resting { .. } | Self::Away { .. } | Self::AllFailed(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Log lines go to standard error, so that standard output is the answer alone.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -25,9 +25,25 @@ pub fn check(filter: &str) -> Result<(), MalformedFilter> {
 /// Starts logging. Later calls change nothing.
 pub fn init(filter: &str) -> Result<(), MalformedFilter> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(io::stderr).with_ansi(colours);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(|| Lenient(io::stderr())).with_ansi(colours);
     let _ = lines.with_target(true).compact().try_init();
     Ok(())
+}
+
+/// Standard error whose reader may be gone: then lines are lost, and nothing else. The subscriber would report a line that it could not
+/// write with `eprintln!`, which panics where standard error is a closed pipe, and takes the task that logged with it.
+struct Lenient(io::Stderr);
+
+impl Write for Lenient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        _ = self.0.flush();
+        Ok(())
+    }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, MalformedFilter> {

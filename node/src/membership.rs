@@ -150,6 +150,20 @@ impl Membership {
     }
 }
 
+impl Membership {
+    /// What `leave` prints as JSON, with what the mesh loses.
+    pub fn left_json(&self) -> Value {
+        let mut json = self.to_json();
+        if self.founded_here && self.shared {
+            json["warning"] =
+                "this node founded that mesh and held its root key, which is gone now: only members with the role `issue` \
+                               can admit others, and nobody can give that role any more"
+                    .into();
+        }
+        json
+    }
+}
+
 impl Invite {
     /// What `atmo invite` prints as JSON.
     pub fn to_json(&self) -> Value {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use atmo_protocol::invitation::JoinCode;
 use atmo_protocol::wire::VerifiedChain;
-use atmo_protocol::{Chain, Mode, NodeId};
+use atmo_protocol::{Chain, Mode, NodeId, Roles};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
@@ -38,6 +38,11 @@ impl Current {
         let chain = Arc::new(VerifiedChain::new(&membership.chain, &membership.mesh)?);
         let decoded = Arc::new(membership.chain.clone());
         Ok(Self { membership, chain, decoded })
+    }
+
+    /// Whether other nodes will serve this one.
+    pub fn may_ask(&self) -> bool {
+        self.membership.member.roles.contains(Roles::CONSUME)
     }
 
     pub fn as_member(&self) -> Member {
@@ -142,7 +147,7 @@ pub async fn leave(node: &Arc<Node>) -> Result<Value, CommandError> {
         })
         .await?;
         move_to(&node, private, Vec::new()).await?;
-        Ok(left.to_json())
+        Ok(left.left_json())
     })
     .await
 }

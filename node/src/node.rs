@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::data_plane::{DataPlane, Nowhere, OverSwarm};
 use crate::driver::clock::wall_ms;
 use crate::driver::{self, Driver, DriverHandle, Parts};
 use crate::embedder::EmbedderSlot;
-use crate::execute::{Executor, LOADS_WAITING_MAX};
+use crate::execute::{Executor, LOADS_WAITING_MAX, RecentModels};
 use crate::feedback::Experiences;
 use crate::mesh_change::{self, Current};
 use crate::metrics::Metrics;
@@ -66,6 +67,7 @@ impl Node {
     /// From now on handlers and the gate act as members of this mesh.
     pub fn set_current(&self, current: Arc<Current>) {
         self.executor.certificate.store(Arc::new(current.chain.hash()));
+        self.executor.role_asks_others.store(current.may_ask(), Ordering::Relaxed);
         self.gate.enter(&current);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
@@ -167,9 +169,11 @@ impl Start {
             data_plane,
             loads_heard,
             experiences: Experiences::default(),
+            recent: RecentModels::default(),
             embedder: Arc::new(EmbedderSlot::new(store.dir())),
             metrics,
-            may_ask_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
+            mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
+            role_asks_others: current.may_ask().into(),
             request_max,
         });
         let limits = serve::Limits {

@@ -36,8 +36,20 @@ pub struct Provider {
     /// Rung whenever a load changed.
     load_changed: Arc<Notify>,
     draining: AtomicBool,
+    /// Backends whose last request failed, by name: what health checks alone do not see.
+    troubles: Troubles,
     metrics: Metrics,
 }
+
+/// What went wrong with the last request of a backend.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub at: Instant,
+    pub message: String,
+}
+
+/// By backend. As many as there are backends, and a backend that works is not in it.
+type Troubles = Arc<Mutex<BTreeMap<String, Trouble>>>;
 
 /// One capability with the backend behind it.
 pub struct Served {
@@ -46,6 +58,7 @@ pub struct Served {
     /// What the backend itself calls it; differs where two backends offer the same name.
     backend_slug: Slug,
     gauge: Arc<Gauge>,
+    troubles: Troubles,
 }
 
 /// How busy one capability is.
@@ -96,6 +109,7 @@ impl Provider {
             gauges: Mutex::default(),
             load_changed: Arc::default(),
             draining: false.into(),
+            troubles: Arc::default(),
             metrics,
         }
     }
@@ -109,7 +123,10 @@ impl Provider {
             let kept = gauges.get(&slug).and_then(Weak::upgrade).filter(|gauge| gauge.slots == slots.max(1));
             let gauge = kept.unwrap_or_else(|| Arc::new(Gauge::new(slots, self.load_changed.clone())));
             gauges.insert(slug.clone(), Arc::downgrade(&gauge));
-            now.insert(slug.clone(), Arc::new(Served { slug, backend, backend_slug, gauge }));
+            now.insert(
+                slug.clone(),
+                Arc::new(Served { slug, backend, backend_slug, gauge, troubles: Arc::clone(&self.troubles) }),
+            );
         }
         self.served.store(Arc::new(now));
         self.load_changed.notify_one();
@@ -122,6 +139,11 @@ impl Provider {
 
     pub fn loads(&self) -> Vec<(Slug, Load)> {
         self.served.load().values().map(|served| (served.slug.clone(), served.gauge.load())).collect()
+    }
+
+    /// What went wrong with the last request of `backend`, if something did.
+    pub fn trouble(&self, backend: &str) -> Option<Trouble> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
     }
 
     /// Requests running now, over all capabilities.
@@ -165,7 +187,9 @@ impl Served {
         let occupied = self.gauge.occupy(call.remaining).await?;
         let call =
             Call { slug: self.backend_slug.clone(), remaining: deadline.saturating_duration_since(Instant::now()), ..call };
-        let reply = self.backend.execute(call).await.map_err(|error| self.rejection(&error))?;
+        let reply = self.backend.execute(call).await;
+        self.note(reply.as_ref().err());
+        let reply = reply.map_err(|error| self.rejection(&error))?;
         let load = self.gauge.load();
         Ok(Execution {
             status: reply.status,
@@ -177,9 +201,22 @@ impl Served {
         })
     }
 
+    /// Remembers a failure until a request succeeds. A busy or slow backend is not in trouble.
+    fn note(&self, error: Option<&BackendError>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            None => _ = troubles.remove(self.backend.name()),
+            Some(BackendError::Busy { .. } | BackendError::TimedOut { .. } | BackendError::NotOffered { .. }) => {}
+            Some(error) => {
+                let trouble = Trouble { at: Instant::now(), message: error.to_string() };
+                troubles.insert(self.backend.name().to_owned(), trouble);
+            }
+        }
+    }
+
     fn rejection(&self, error: &BackendError) -> Rejection {
         let why = match error {
-            BackendError::Busy { .. } => return self.gauge.busy(),
+            BackendError::Busy { retry_after, .. } => return self.gauge.busy_for(*retry_after),
             BackendError::TimedOut { .. } => Why::TimedOut,
             BackendError::NotOffered { .. } => Why::NotOffered,
             _ => Why::BackendFailed,
@@ -233,6 +270,16 @@ impl Gauge {
         match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(self.busy()),
+        }
+    }
+
+    /// What the backend itself asked for beats our own guess.
+    fn busy_for(&self, asked: Option<Duration>) -> Rejection {
+        match (self.busy(), asked) {
+            (Rejection::Busy { load, .. }, Some(asked)) => {
+                Rejection::Busy { wait_ms: u32::try_from(asked.as_millis()).unwrap_or(u32::MAX), load }
+            }
+            (guessed, _) => guessed,
         }
     }
 

@@ -116,8 +116,7 @@ impl Server {
     }
 
     async fn serve(&self, peer: NodeId, mut stream: ByteStream) -> io::Result<()> {
-        let (head, body) =
-            tokio::time::timeout(REQUEST_WAIT, exchange::read_request(&mut stream, self.limits.body_bytes)).await??;
+        let (head, body) = tokio::time::timeout(REQUEST_WAIT, self.receive(&mut stream)).await??;
         if let Some(refusal) = self.refusal(&peer, &head) {
             return exchange::write_verdict(&mut stream, &refusal).await;
         }
@@ -129,6 +128,14 @@ impl Server {
             outcome = work => outcome?,
             () = hung_up(&mut reading) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the asker stopped")),
         }
+    }
+
+    /// Reads a request, and says so as soon as its head is here.
+    async fn receive(&self, stream: &mut ByteStream) -> io::Result<(RequestHead, Vec<u8>)> {
+        let head = exchange::read_head(stream).await?;
+        exchange::write_verdict(stream, &Verdict::Received).await?;
+        let body = exchange::read_body(stream, &head, self.limits.body_bytes).await?;
+        Ok((head, body))
     }
 
     /// Members alone have streams at all; asking needs a role besides.

@@ -291,6 +291,11 @@ pub fn peek(dir: &Path) -> Result<(Option<NodeId>, Option<StoredMesh>), StoreErr
     Ok((identity.map(|seed| seed.into_key().id()), MEMBERSHIP.read(dir)?))
 }
 
+/// Whether the folder takes a small file, which is gone afterwards.
+pub fn try_writing(dir: &Path) -> std::io::Result<()> {
+    document::try_writing(dir)
+}
+
 /// Identifiers as their text.
 mod as_text {
     use std::fmt::Display;

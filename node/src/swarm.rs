@@ -30,12 +30,14 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const PENDING_INCOMING_MAX: u32 = 32;
 /// Dials under way at once: twice the links of a full mesh.
 const PENDING_OUTGOING_MAX: u32 = 32;
-/// Two nodes that dial each other at once end up with two; a third is a mistake.
-const CONNECTIONS_PER_PEER_MAX: u32 = 3;
+/// Two nodes that dial each other at once end up with two, and a peer that crashed and came back leaves one behind until it times out.
+const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 /// Established connections in all.
 const CONNECTIONS_MAX: u32 = 256;
 /// A quiet connection sends this often, so that NAT mappings and the peer's idle timer stay alive.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(3);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A connection on which nothing arrives for this long is lost: the mesh takes its peer for dead by then.
+const QUIC_IDLE_MAX: Duration = Duration::from_secs(6);
 /// What a peer may have open towards us at once.
 const QUIC_STREAMS_MAX: u32 = 1024;
 
@@ -57,6 +59,7 @@ pub fn transport(key: &Keypair) -> io::Result<Authenticated> {
     let mut quic = quic::Config::new(key);
     quic.handshake_timeout = HANDSHAKE_MAX;
     quic.keep_alive_interval = QUIC_KEEP_ALIVE;
+    quic.max_idle_timeout = QUIC_IDLE_MAX.as_millis() as u32;
     quic.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
     let quic = quic::tokio::Transport::new(quic).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))

@@ -108,6 +108,11 @@ pub const ADDRESS_BYTES_MAX: usize = 256;
 
 /// A second newer record of oneself is answered with a higher incarnation at most this often.
 pub const INCARNATION_INTERVAL_MS: u64 = 30_000;
+/// Before it stops, one of two holders of a key signs a last record with a higher incarnation, for the other to learn of it. It waits this
+/// long for that incarnation to be on disk.
+pub const LAST_RECORD_MS: u64 = 1_000;
+/// A record of oneself signed this long after one's own start is of no former life, even if the clock was set back a little in between.
+pub const FORMER_LIFE_MS: u64 = 5_000;
 
 /// What a bad frame costs its sender, in points.
 pub const BAD_FRAME_POINTS: u32 = 20;
@@ -123,8 +128,9 @@ pub const OFFENDERS_MAX: usize = 256;
 pub const BAN_MS: u64 = 10 * 60 * 1_000;
 /// Banned peers remembered; the one whose ban ends first is forgotten beyond that.
 pub const BANS_MAX: usize = 256;
-/// An origin that signed two records with one number is not believed for at least this long.
-pub const QUARANTINE_MS: u64 = 10 * 60 * 1_000;
+/// An origin that signed two records with one number is not believed for at least this long, and then by a higher incarnation alone. A
+/// copied data folder is the ordinary cause, and its owner mends it within minutes.
+pub const QUARANTINE_MS: u64 = 60_000;
 
 /// Outputs that wait to be drained. Only events are dropped beyond it; effects are bounded by links and dials.
 pub const EVENTS_QUEUED_MAX: usize = 4_096;

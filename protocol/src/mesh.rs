@@ -73,6 +73,8 @@ pub struct Mesh {
     doubt_until_ms: u64,
     /// Wall minus monotonic milliseconds, as last seen.
     clock_offset_ms: i64,
+    /// Another process lives with this node's key: one last record, then both stop.
+    second_holder: bool,
     outputs: VecDeque<Output>,
     roster_changed: bool,
     roster_generation: u64,
@@ -123,6 +125,7 @@ impl Mesh {
             timers: Timers::default(),
             doubt_until_ms: 0,
             clock_offset_ms: offset_ms(now),
+            second_holder: false,
             outputs: VecDeque::new(),
             roster_changed: false,
             roster_generation: 0,
@@ -291,7 +294,8 @@ impl Mesh {
         self.remember(slot);
     }
 
-    /// The first words on a link: our own record, and (one side only, or both would push the same) what we hold of the others.
+    /// The first words on a link: our own record, the peer's as we know it (a second holder of its key learns of the other so), and (one
+    /// side only, or both would push the same) what we hold of the others.
     fn greet(&mut self, id: LinkId, now: Now) {
         let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);
         let (me, own_id) = (self.me, self.own.id);
@@ -300,6 +304,9 @@ impl Mesh {
         let Some(link) = self.links.get_mut(&id) else { return };
         if signed {
             link.outbox.records.insert(me.0);
+        }
+        if self.table.has_record(link.slot) {
+            link.outbox.records.insert(link.slot.0);
         }
         link.outbox.loads = has_loads;
         if own_id < link.peer {
@@ -416,9 +423,12 @@ impl Mesh {
         }
     }
 
+    /// Of two holders of a key neither says goodbye: the other may still be there, and must see the last record.
     fn leave(&mut self, now: Now) {
-        self.own.leave();
-        self.sign(now);
+        if !self.second_holder {
+            self.own.leave();
+            self.sign(now);
+        }
     }
 
     fn persisted(&mut self, incarnation: u64, now: Now) {
@@ -438,6 +448,9 @@ impl Mesh {
     }
 
     fn sign(&mut self, now: Now) {
+        if self.second_holder {
+            self.event(Event::SecondHolderOfKey);
+        }
         let heard = self.links.values().filter(|link| link.silent_since.is_none());
         let neighbours = heard.map(|link| short_number(&link.peer)).collect();
         let Some(signed) = self.own.sign(neighbours, now) else { return };

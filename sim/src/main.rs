@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod herd;
 mod host;
 mod network;
 mod report;
@@ -16,6 +17,7 @@ mod scenario;
 mod topology;
 mod world;
 
+use herd::Herd;
 use report::Report;
 use scenario::Scenario;
 
@@ -40,6 +42,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Let everybody ask for one model under loads as stale as gossip makes them, and see whom they run to.
+    Herd {
+        #[command(flatten)]
+        herd: Herd,
+        /// Print the figures as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run every scenario over a few seeds and sizes; what continuous integration does.
     Smoke {
         #[arg(long, default_value_t = 3)]
@@ -50,6 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let good = match Arguments::parse().command {
         Command::Run { scenario, nodes, seed, json } => run(scenario, nodes.into(), seed, json),
+        Command::Herd { herd, json } => run_herd(herd, json),
         Command::Smoke { seeds } => smoke(seeds),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -64,6 +75,17 @@ fn run(scenario: Scenario, nodes: usize, seed: u64, json: bool) -> bool {
         print!("{report}")
     }
     report.violations.is_empty()
+}
+
+fn run_herd(herd: Herd, json: bool) -> bool {
+    eprintln!("herd of {} nodes, {} providers, seed {}", herd.nodes, herd.providers, herd.seed);
+    let figures = herd.run();
+    if json {
+        println!("{}", serde_json::to_string(&figures).expect("figures serialise"));
+    } else {
+        print!("{figures}");
+    }
+    figures.is_good()
 }
 
 /// Sizes that are even and odd, that are full meshes and that are not, and the least there is.

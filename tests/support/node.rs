@@ -82,6 +82,12 @@ impl Setup {
         self.home.path().join("data")
     }
 
+    /// Begins with a copy of another node's folder, its key included.
+    pub fn copy_of(self, node: &Node) -> Self {
+        copy_folder(&node.data_folder(), &self.data_folder());
+        self
+    }
+
     /// Runs any command on this node's data folder, whether or not a node is up on it.
     pub async fn atmo(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command();
@@ -115,7 +121,8 @@ impl Setup {
         command
     }
 
-    fn up(&self) -> Command {
+    /// `atmo up` as this setup wants it, for a test that starts it in its own way.
+    pub fn up(&self) -> Command {
         let mut command = self.command();
         command.args(["up", "--json", "--no-mdns", "--name", &self.name]);
         if !self.arguments.iter().any(|argument| argument == "--api") {

@@ -15,6 +15,19 @@ pub fn end_with_this_thread(command: &mut Command) {
     }
 }
 
+/// Every write to a file fails, as on a full disk.
+pub fn let_write_nothing(command: &mut Command) {
+    let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: between fork and exec only these two system calls run, and both may.
+    unsafe {
+        command.pre_exec(move || {
+            // Else the kernel ends the process instead of failing the write.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+}
+
 pub fn signal(process: u32, signal: libc::c_int) {
     let process = libc::pid_t::try_from(process).expect("a process id fits");
     // SAFETY: kill takes two numbers; the process is one that this test started.

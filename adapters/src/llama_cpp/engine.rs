@@ -156,6 +156,8 @@ impl Engine<'_> {
         match command {
             ToWorker::Run(job) => self.accept(job),
             ToWorker::Cancel { id } => self.cancel(id),
+            // Answered by the thread that reads.
+            ToWorker::Ping => Ok(()),
         }
     }
 

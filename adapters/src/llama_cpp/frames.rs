@@ -18,6 +18,8 @@ pub enum ToWorker {
     Cancel {
         id: u64,
     },
+    /// Say that you are there, whatever the engine is doing.
+    Ping,
 }
 
 /// One piece of work.
@@ -113,6 +115,8 @@ pub enum FromWorker {
     Fatal {
         message: String,
     },
+    /// The answer to [`ToWorker::Ping`].
+    Pong,
 }
 
 /// Why a job ended.

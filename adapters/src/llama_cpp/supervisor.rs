@@ -29,8 +29,13 @@ const WAITING_MAX: usize = 32;
 const FRAMES_MAX: usize = 256;
 /// A request waits this long for a restart; beyond it another backend is the better choice.
 const RESTART_WAIT_MAX: Duration = Duration::from_millis(300);
-/// A worker with work that says nothing for this long is stuck. Loading a large model from a slow disk takes minutes.
+/// A worker with work whose engine says nothing for this long is stuck. Loading a large model from a slow disk takes minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// A worker with work is asked this often whether it is there ...
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// ... and is killed when it has not answered for this long: its reading thread answers at once whatever the engine computes, so it is
+/// stopped, or the machine cannot run it.
+const UNANSWERED_MAX: Duration = Duration::from_secs(5);
 /// How long a worker may take to end by itself.
 const ENDING_MAX: Duration = Duration::from_secs(2);
 /// How much of what the worker printed last is shown after a crash.
@@ -107,8 +112,11 @@ struct Worker {
     input: Option<mpsc::Sender<Vec<u8>>>,
     output: mpsc::Receiver<FromProcess>,
     since: Instant,
-    /// When it last said anything, or was last given something while it had nothing to do.
+    /// When its engine last said anything, or was last given something while it had nothing to do.
     heard: Instant,
+    /// When it last said anything at all, or began to have work.
+    answered: Instant,
+    pinged: Instant,
     /// Told to end; kill it at this time.
     ending: Option<Instant>,
 }
@@ -221,7 +229,8 @@ impl Supervisor {
             }
         }
         if idle {
-            worker.heard = Instant::now();
+            let now = Instant::now();
+            (worker.heard, worker.answered) = (now, now);
         }
     }
 
@@ -273,15 +282,20 @@ impl Supervisor {
     }
 
     fn hear_frame(&mut self, frame: FromWorker) {
+        let now = Instant::now();
         if let Some(worker) = &mut self.worker {
-            worker.heard = Instant::now();
-            self.backoff.alive(worker.since.elapsed());
+            worker.answered = now;
+            if frame != FromWorker::Pong {
+                worker.heard = now;
+            }
         }
         match frame {
+            FromWorker::Pong => {}
             FromWorker::Ready { context } => tracing::debug!(backend = self.config.name, context, "worker ready"),
             FromWorker::Started { id, prompt_tokens } => self.pass(id, Event::Started { prompt_tokens }),
             FromWorker::Text { id, text } => self.pass(id, Event::Text(text)),
             FromWorker::Done { id, reason, prompt_tokens, completion_tokens } => {
+                self.backoff.served(self.worker.as_ref().map_or(Duration::ZERO, |worker| worker.since.elapsed()));
                 self.pass_last(id, Event::Done { reason, usage: Usage { prompt_tokens, completion_tokens } });
             }
             FromWorker::Refused { id, message, code } => self.pass_last(id, Event::Refused { message, code }),
@@ -354,9 +368,12 @@ impl Supervisor {
         match &self.worker {
             Some(Worker { ending: Some(kill_at), .. }) => *kill_at,
             Some(worker) if self.jobs.is_empty() => worker.heard + self.config.idle_unload,
-            Some(worker) => worker.heard + SILENCE_MAX,
-            None if self.jobs.is_empty() => far,
-            None => Instant::now() + self.backoff.wait_at(self.epoch.elapsed()),
+            Some(worker) => worker.pinged + PING_INTERVAL,
+            // The end of the wait is news: from then on it is offered again.
+            None => match self.backoff.wait_at(self.epoch.elapsed()) {
+                Duration::ZERO if self.jobs.is_empty() => far,
+                wait => Instant::now() + wait,
+            },
         }
     }
 
@@ -371,12 +388,20 @@ impl Supervisor {
                     self.end_worker();
                 }
             }
-            Some(worker) if worker.heard + SILENCE_MAX <= now => {
-                tracing::warn!(backend = self.config.name, "the worker is stuck");
+            Some(worker) if worker.heard + SILENCE_MAX <= now || worker.answered + UNANSWERED_MAX <= now => {
+                tracing::warn!(backend = self.config.name, "the worker does not answer: it is killed");
                 worker.process.kill();
             }
-            Some(_) => {}
+            Some(_) => self.ping(now),
         }
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let Some(worker) = self.worker.as_mut().filter(|worker| worker.pinged + PING_INTERVAL <= now) else { return };
+        worker.pinged = now;
+        let frame = encode(&ToWorker::Ping).expect("a ping is a short frame");
+        // One that cannot be written is not answered either, which is what counts.
+        let _ = worker.input.as_ref().map(|input| input.try_send(frame));
     }
 
     fn publish(&self) {
@@ -389,18 +414,23 @@ impl Supervisor {
     }
 
     fn health(&self) -> Health {
-        let sentence = || self.crash_sentence(self.backoff.wait_at(self.epoch.elapsed()));
+        let wait = self.backoff.wait_at(self.epoch.elapsed());
         match self.backoff.failures() {
             0 => Health::Up,
-            failures if failures < DOWN_AFTER_FAILURES => Health::Degraded(sentence()),
-            _ => Health::Down(sentence()),
+            // What is down is not offered, so it is down for no longer than it must wait: only a request starts it again.
+            failures if failures >= DOWN_AFTER_FAILURES && !wait.is_zero() && self.worker.is_none() => {
+                Health::Down(self.crash_sentence(wait))
+            }
+            _ => Health::Degraded(self.crash_sentence(wait)),
         }
     }
 
     fn crash_sentence(&self, wait: Duration) -> String {
         let failures = self.backoff.failures();
         let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times in a row") };
-        let next = if wait.is_zero() {
+        let next = if self.worker.is_some() {
+            "it runs again".to_owned()
+        } else if wait.is_zero() {
             "it starts again with the next request".to_owned()
         } else {
             format!("next start in {:.1} s", wait.as_secs_f32())
@@ -427,7 +457,7 @@ impl Worker {
             let _ = said.send(FromProcess::Ended(sentence(broken.unwrap_or(how), &words))).await;
         });
         let now = Instant::now();
-        Self { process, input: Some(input), output, since: now, heard: now, ending: None }
+        Self { process, input: Some(input), output, since: now, heard: now, answered: now, pinged: now, ending: None }
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::FromRawFd as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::engine::{self, EngineSettings};
 use super::frames::{FrameReader, FromWorker, ToWorker, encode};
@@ -31,20 +32,21 @@ pub fn run(args: impl IntoIterator<Item = String>) -> i32 {
             return USAGE;
         }
     };
-    let mut frames = match frames_only() {
-        Ok(frames) => frames,
+    let frames = match frames_only() {
+        Ok(frames) => Arc::new(Mutex::new(frames)),
         Err(error) => {
             eprintln!("atmo worker: no standard output: {error}");
             return FAILED;
         }
     };
     let (commands, received) = sync_channel(COMMANDS_MAX);
-    std::thread::spawn(move || read_input(&commands));
-    let outcome = engine::serve(&settings, &received, &mut |frame| write_frame(&mut frames, &frame));
+    let answers = Arc::clone(&frames);
+    std::thread::spawn(move || read_input(&commands, &answers));
+    let outcome = engine::serve(&settings, &received, &mut |frame| write_frame(&frames, &frame));
     match outcome {
         Ok(()) => DONE,
         Err(error) => {
-            let _ = write_frame(&mut frames, &FromWorker::Fatal { message: error.to_string() });
+            let _ = write_frame(&frames, &FromWorker::Fatal { message: error.to_string() });
             FAILED
         }
     }
@@ -111,14 +113,15 @@ fn frames_only() -> std::io::Result<File> {
     }
 }
 
-fn write_frame(frames: &mut File, frame: &FromWorker) -> std::io::Result<()> {
+/// Whole frames, whichever thread writes.
+fn write_frame(frames: &Mutex<File>, frame: &FromWorker) -> std::io::Result<()> {
     let bytes = encode(frame).map_err(std::io::Error::other)?;
-    frames.write_all(&bytes)
+    frames.lock().unwrap_or_else(PoisonError::into_inner).write_all(&bytes)
 }
 
 /// Passes requests on until the input ends, and the process with it: the engine may be in the middle of a long computation, and nothing
-/// is left to be saved.
-fn read_input(commands: &SyncSender<ToWorker>) {
+/// is left to be saved. Pings are answered here, for the same reason.
+fn read_input(commands: &SyncSender<ToWorker>, answers: &Mutex<File>) {
     let mut reader = FrameReader::default();
     let mut buffer = vec![0; READ_BYTES];
     let mut input = std::io::stdin().lock();
@@ -135,7 +138,11 @@ fn read_input(commands: &SyncSender<ToWorker>) {
             }
             Ok(frames) => {
                 for frame in frames {
-                    if commands.send(frame).is_err() {
+                    let taken = match frame {
+                        ToWorker::Ping => write_frame(answers, &FromWorker::Pong).is_ok(),
+                        work => commands.send(work).is_ok(),
+                    };
+                    if !taken {
                         return;
                     }
                 }

@@ -143,7 +143,7 @@ impl Client {
     async fn sort_status(&self, response: Response) -> Result<Response, BackendError> {
         let status = response.status();
         match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(self.busy()),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(self.busy(retry_after(response.headers()))),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self
                 .failed(format!("it refused our API key with status {}: check `api_key_file` of this backend", status.as_u16()))),
             _ if status.is_server_error() => {
@@ -213,8 +213,8 @@ impl Client {
         BackendError::Failed { backend: self.backend.clone(), cause: cause.into() }
     }
 
-    fn busy(&self) -> BackendError {
-        BackendError::Busy { backend: self.backend.clone() }
+    fn busy(&self, retry_after: Option<Duration>) -> BackendError {
+        BackendError::Busy { backend: self.backend.clone(), retry_after }
     }
 
     fn timed_out(&self) -> BackendError {
@@ -224,6 +224,12 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> BackendError {
         BackendError::Unreachable { backend: self.backend.clone(), cause: innermost(error) }
     }
+}
+
+/// `Retry-After` in seconds; its other form, a date, is not used by engines.
+fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let seconds: u32 = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 /// A body on its way.

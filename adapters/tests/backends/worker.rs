@@ -32,7 +32,8 @@ cases![
     a_prompt_that_does_not_fit_is_refused,
     cancelling_frees_the_slot,
     a_crash_costs_its_requests_and_nothing_else,
-    crashing_again_and_again_is_down_with_the_signal,
+    crashing_again_and_again_is_down_with_the_signal_and_comes_back,
+    a_stopped_worker_is_replaced,
     an_idle_worker_is_ended,
     shutting_down_ends_the_worker,
     a_killed_node_leaves_no_worker,
@@ -220,7 +221,7 @@ async fn a_crash_costs_its_requests_and_nothing_else() {
     engine.shut_down().await;
 }
 
-async fn crashing_again_and_again_is_down_with_the_signal() {
+async fn crashing_again_and_again_is_down_with_the_signal_and_comes_back() {
     let engine = engine();
     for crash in 0..3 {
         let end = Instant::now() + PATIENCE;
@@ -241,6 +242,28 @@ async fn crashing_again_and_again_is_down_with_the_signal() {
     let start = Instant::now();
     assert!(engine.execute(asking("hi", json!({}))).await.is_err());
     assert!(start.elapsed() < Duration::from_millis(200), "a request does not wait for a long back-off");
+    // Only a request starts it again, so once it may start it must be on offer again.
+    let end = Instant::now() + PATIENCE;
+    while !matches!(engine.health().await, Health::Degraded(why) if why.contains("with the next request")) {
+        assert!(Instant::now() < end, "it is no longer down when its wait is over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!text(&answer(&engine, asking("hi", json!({}))).await).is_empty());
+    engine.shut_down().await;
+}
+
+async fn a_stopped_worker_is_replaced() {
+    let engine = engine();
+    answer(&engine, asking("hi", json!({}))).await;
+    let pid = engine.worker_pid().expect("it runs");
+    signal(pid, libc::SIGSTOP);
+    let outcome = tokio::time::timeout(PATIENCE, engine.execute(asking("hi", json!({})))).await;
+    let outcome = outcome.expect("a request does not wait for ever");
+    assert!(matches!(&outcome, Err(BackendError::Failed { cause, .. }) if cause.contains("SIGKILL")), "{outcome:?}");
+    until("the stopped worker is gone", || !lives(pid)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!text(&answer(&engine, asking("hi", json!({}))).await).is_empty(), "the next request finds a new worker");
+    engine.shut_down().await;
 }
 
 async fn an_idle_worker_is_ended() {

@@ -49,7 +49,9 @@ impl EmbeddingSpace {
     /// The scripted space, with the exemplars of every kind in it.
     pub fn scripted() -> Arc<Self> {
         let place = |text: &String| quantise(&bag_of_words(text));
-        let sets: SetVectors = SetId::all().map(|set| set.texts().iter().map(place).collect()).collect();
-        Arc::new(Self::new(SCRIPTED_SPACE, vec![0.0; DIMS], Calibration::SCRIPTED, &sets))
+        let placed = |texts: &[String]| texts.iter().map(place).collect();
+        let sets: Vec<SetVectors> =
+            SetId::all().map(|set| SetVectors { exemplars: placed(set.texts()), abouts: placed(set.about()) }).collect();
+        Arc::new(Self::new(SCRIPTED_SPACE, vec![0.0; DIMS], Calibration::SCRIPTED, None, &sets))
     }
 }

@@ -1,7 +1,8 @@
 //! Which sets a capability belongs to, read from what its owner calls it.
 //!
 //! Three kinds of evidence, strongest first: the word of its type, words of the model's name that mean one thing (`qwen2.5-coder`,
-//! `bge-reranker`), words and phrases of the description. Pure text, no model: it runs before anything is embedded.
+//! `bge-reranker`), words and phrases of the description. Where the description is embedded, how near it lies to what owners of each kind
+//! say counts beside them, so that a thing described in words that stand in no list still finds its kinds.
 
 use atmo_protocol::record::EXEMPLAR_SETS_MAX;
 
@@ -11,26 +12,52 @@ const TYPE_WEIGHT: u32 = 3;
 const NAME_WEIGHT: u32 = 3;
 /// Description words of one set that count; more say nothing new.
 const WORDS_COUNTED_MAX: u32 = 3;
+/// Words of evidence beyond which more say nothing new: a type and a name.
+const EVIDENCE_COUNTED_MAX: u32 = 6;
+/// What one word of evidence counts for beside the similarity of descriptions.
+const WORD_SIMILARITY: f32 = 0.2 / 3.0;
+/// A set without a word in its favour is one of a capability's kinds if it is this near to the best.
+const NEAR_BEST: f32 = 0.15;
 /// Characters of a description that are read.
 const DESCRIPTION_CHARS_MAX: usize = 1_000;
 
-/// The sets that a type, a name and a description speak of, best first, at most [`EXEMPLAR_SETS_MAX`]; `general` too for a language
-/// model that says nothing special of itself, or only that it sees.
-pub fn recognise(kind: &str, name: &str, description: &str) -> Vec<SetId> {
+/// The sets that a type, a name and a description speak of, best first, at most [`EXEMPLAR_SETS_MAX`]. `near` says for each set how similar
+/// the description is to what owners say of such things; without it words alone tell. `general` is among them for a language model that says
+/// nothing special of itself, or only that it sees, and for no other.
+pub fn recognise(kind: &str, name: &str, description: &str, near: Option<&[f32]>) -> Vec<SetId> {
     let text = Text::new(kind, name, description);
-    let mut found: Vec<(u32, SetId)> =
-        SetId::all().map(|set| (text.evidence(set), set)).filter(|(weight, _)| *weight > 0).collect();
-    found.sort_by_key(|(weight, set)| (std::cmp::Reverse(*weight), *set));
-    let strongest = found.first().map_or(0, |(weight, _)| *weight);
-    let mut sets: Vec<SetId> =
-        found.into_iter().filter(|(weight, _)| weight * 2 >= strongest).map(|(_, set)| set).take(EXEMPLAR_SETS_MAX).collect();
-    let sees = sets.first().is_some_and(|set| set.id() == SetId::VISION);
-    if text.is_language_model() && (sees || sets.iter().all(|set| !set.specialised())) {
-        let general = SetId::parse(SetId::GENERAL).filter(|general| !sets.contains(general));
+    let general = text.is_general();
+    let mut found: Vec<Found> = SetId::all()
+        .filter(|set| set.id() != SetId::GENERAL || general)
+        .map(|set| Found::new(&text, set, near.and_then(|near| near.get(set.position()).copied())))
+        .filter(|found| found.similarity > 0.0)
+        .collect();
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.set.cmp(&b.set)));
+    let enough = found.first().map_or(0.0, |best| best.similarity - NEAR_BEST);
+    let speak = |found: &Found| found.similarity >= enough || found.by_words;
+    let mut sets: Vec<SetId> = found.into_iter().take(EXEMPLAR_SETS_MAX).filter(speak).map(|found| found.set).collect();
+    if general && let Some(set) = SetId::parse(SetId::GENERAL).filter(|set| !sets.contains(set)) {
         sets.truncate(EXEMPLAR_SETS_MAX - 1);
-        sets.extend(general);
+        sets.push(set);
     }
     sets
+}
+
+/// One set and how much is in its favour.
+struct Found {
+    set: SetId,
+    similarity: f32,
+    /// Whether a word speaks of it.
+    by_words: bool,
+}
+
+impl Found {
+    fn new(text: &Text, set: SetId, near: Option<f32>) -> Self {
+        let words = text.evidence(set);
+        let by_words = words > 0;
+        let words = words.min(EVIDENCE_COUNTED_MAX) as f32 * WORD_SIMILARITY;
+        Self { set, similarity: near.unwrap_or(0.0) + words, by_words }
+    }
 }
 
 /// What is read, in lower case.
@@ -48,7 +75,16 @@ impl Text {
     }
 
     fn is_language_model(&self) -> bool {
-        matches!(self.kind.as_str(), "llm" | "chat")
+        matches!(self.kind.as_str(), "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct")
+    }
+
+    /// Whether it is a language model for anything: it says so more than it says anything special, or says nothing, or only that it sees.
+    fn is_general(&self) -> bool {
+        let special = || SetId::all().filter(|set| set.specialised()).map(|set| (self.evidence(set), set));
+        let (strongest, set) = special().max_by_key(|(evidence, _)| *evidence).map_or((0, None), |(most, set)| (most, Some(set)));
+        let general = SetId::parse(SetId::GENERAL).map_or(0, |general| self.evidence(general));
+        let sees = set.is_some_and(|set| set.id() == SetId::VISION);
+        self.is_language_model() && (sees || strongest < NAME_WEIGHT && strongest <= general)
     }
 
     fn evidence(&self, set: SetId) -> u32 {
@@ -100,7 +136,7 @@ mod tests {
     use super::*;
 
     fn ids(kind: &str, name: &str, description: &str) -> Vec<&'static str> {
-        recognise(kind, name, description).into_iter().map(SetId::id).collect()
+        recognise(kind, name, description, None).into_iter().map(SetId::id).collect()
     }
 
     #[test]
@@ -139,7 +175,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read(kind in any::<String>(), name in any::<String>(), description in any::<String>()) {
-            prop_assert!(recognise(&kind, &name, &description).len() <= EXEMPLAR_SETS_MAX);
+            for near in [None, Some(vec![f32::NAN; 7]), Some(vec![0.5; 500])] {
+                prop_assert!(recognise(&kind, &name, &description, near.as_deref()).len() <= EXEMPLAR_SETS_MAX);
+            }
         }
     }
 }

@@ -44,14 +44,16 @@ impl Query {
     /// `vector` as the embedder gave it; `None` where it has no direction or not the space's dimensions.
     pub fn new(vector: &[f32], space: &EmbeddingSpace) -> Option<Self> {
         let centred = space.centre(vector)?;
-        let largest = centred.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
+        let mean_dot = centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum();
+        Some(Self { mean_dot, ..Self::of(&centred) })
+    }
+
+    /// `vector` as it is, for rows without a middle.
+    pub fn of(vector: &[f32]) -> Self {
+        let largest = vector.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
         let scale = largest / f32::from(i16::MAX);
-        Some(Self {
-            values: dot::Query::new(centred.iter().map(|value| rounded(value / scale) as i16).collect()),
-            signature: signature(centred.iter().copied()),
-            scale,
-            mean_dot: centred.iter().zip(space.mean()).map(|(a, b)| a * b).sum(),
-        })
+        let values = vector.iter().map(|value| rounded(value / scale) as i16).collect();
+        Self { values: dot::Query::new(values), signature: signature(vector.iter().copied()), scale, mean_dot: 0.0 }
     }
 
     /// The centred unit vector that it was made of, to 15 bits.
@@ -73,7 +75,7 @@ fn rounded(value: f32) -> f32 {
 }
 
 impl Rows {
-    /// Adds `vector` of a space whose middle is `mean`.
+    /// Adds `vector` of a space whose middle is `mean`. With an empty `mean` it gets no signature, and can only be compared in full.
     pub fn push(&mut self, vector: &UnitVector, mean: &[f32]) {
         if self.len.is_multiple_of(BLOCK_ROWS) {
             self.blocks.push(Arc::default());

@@ -9,21 +9,22 @@ use crate::embed::{EmbeddingSpace, quantise};
 use crate::exemplars::vectors::built_in;
 use crate::score::weigh;
 
-/// How many vectors lie near one exemplar: so many that the nearest ten of any of them are about the same thing, since further away nearer
+/// How many vectors lie near one description: so many that the nearest ten of any of them are about the same thing, since further away nearer
 /// and farther mean nothing, and not so many that the nearest ten of those are told apart by noise alone.
 const SIBLINGS: usize = 28;
 
-/// Vectors near the exemplars, as descriptions are near what they are asked for; `number` is how many there will be in all.
-fn near_exemplars(space: &EmbeddingSpace, number: usize, rng: &mut ChaCha12Rng) -> Vec<UnitVector> {
+/// Vectors near what owners say of each kind of thing, as it is and turned towards requests; `number` is how many there will be in all.
+fn near_descriptions(space: &EmbeddingSpace, number: usize, rng: &mut ChaCha12Rng) -> Vec<UnitVector> {
     near(space, number, number, rng)
 }
 
 /// The first `wanted` of those.
 fn near(space: &EmbeddingSpace, number: usize, wanted: usize, rng: &mut ChaCha12Rng) -> Vec<UnitVector> {
-    let exemplars = built_in(space.dims()).unwrap();
-    let exemplars = exemplars.iter().flatten().map(|vector| UnitVector::read(vector, space.mean()).unwrap());
-    let exemplars: Vec<UnitVector> = exemplars.take((number / SIBLINGS).max(1)).collect();
-    (0..wanted).map(|_| noisy(space, &exemplars[rng.random_range(0..exemplars.len())], rng)).collect()
+    let sets = built_in(space.dims()).unwrap();
+    let abouts = sets.iter().flat_map(|set| &set.abouts).map(|vector| UnitVector::read(vector, space.mean()).unwrap());
+    let abouts = abouts.flat_map(|about| [space.turned(&about), about]);
+    let abouts: Vec<UnitVector> = abouts.take((number / SIBLINGS).max(1)).collect();
+    (0..wanted).map(|_| noisy(space, &abouts[rng.random_range(0..abouts.len())], rng)).collect()
 }
 
 fn noisy(space: &EmbeddingSpace, vector: &UnitVector, rng: &mut ChaCha12Rng) -> UnitVector {
@@ -54,7 +55,7 @@ fn recall(index: &Index, space: &EmbeddingSpace, queries: &[UnitVector], among: 
 fn signatures_miss_one_in_fifty_of_the_nearest_at_most() {
     let space = EmbeddingSpace::minilm();
     let mut rng = ChaCha12Rng::seed_from_u64(1);
-    let vectors = near_exemplars(&space, 20_000, &mut rng);
+    let vectors = near_descriptions(&space, 20_000, &mut rng);
     let mut index = Index::new(space.mean());
     index.extend(vectors.chunks(1));
     let queries = near(&space, 20_000, 50, &mut rng);
@@ -67,7 +68,7 @@ proptest! {
     fn some_groups_alone_are_as_in_the_whole(counts in prop::collection::vec(0usize..5, 1..40), seed in any::<u64>()) {
         let space = EmbeddingSpace::minilm();
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
-        let vectors = near_exemplars(&space, counts.iter().sum(), &mut rng);
+        let vectors = near_descriptions(&space, counts.iter().sum(), &mut rng);
         let mut index = Index::new(space.mean());
         let mut rest = vectors.as_slice();
         for count in &counts {
@@ -75,7 +76,7 @@ proptest! {
             index.extend([group]);
             rest = others;
         }
-        let query = Query::new(&near_exemplars(&space, 1, &mut rng)[0].to_f32(), &space).unwrap();
+        let query = Query::new(&near_descriptions(&space, 1, &mut rng)[0].to_f32(), &space).unwrap();
         let whole = index.exact().scan(&query, weigh);
         let picked: Vec<u32> = (0..counts.len() as u32).rev().step_by(2).collect();
         let expected: Vec<Evidence> = picked.iter().map(|group| whole[*group as usize]).collect();
@@ -88,7 +89,7 @@ proptest! {
 fn a_continued_index_leaves_the_first_as_it_was() {
     let space = EmbeddingSpace::minilm();
     let mut rng = ChaCha12Rng::seed_from_u64(2);
-    let vectors = near_exemplars(&space, 3_000, &mut rng);
+    let vectors = near_descriptions(&space, 3_000, &mut rng);
     let mut first = Index::new(space.mean());
     first.extend(vectors[..1_500].chunks(1));
     let mut continued = first.clone();
@@ -105,7 +106,7 @@ fn a_continued_index_leaves_the_first_as_it_was() {
 fn a_vector_takes_under_half_a_kilobyte() {
     let space = EmbeddingSpace::minilm();
     let mut index = Index::new(space.mean());
-    index.extend(near_exemplars(&space, 1_024, &mut ChaCha12Rng::seed_from_u64(3)).chunks(1));
+    index.extend(near_descriptions(&space, 1_024, &mut ChaCha12Rng::seed_from_u64(3)).chunks(1));
     assert!(index.exact().bytes() / 1_024 < 512, "{}", index.exact().bytes());
 }
 
@@ -125,7 +126,7 @@ mod with_a_graph {
     fn a_graph_and_what_came_since_miss_one_in_fifty_of_the_nearest_at_most() {
         let space = EmbeddingSpace::minilm();
         let mut rng = ChaCha12Rng::seed_from_u64(4);
-        let vectors = near_exemplars(&space, 2_400, &mut rng);
+        let vectors = near_descriptions(&space, 2_400, &mut rng);
         let mut index = indexed(&space, &vectors[..2_000]);
         let job = index.graph_job().expect("one is due");
         assert!(index.graph_job().is_none(), "it is given out once");
@@ -141,7 +142,7 @@ mod with_a_graph {
     fn an_index_that_grows_asks_for_another_graph_and_uses_the_old_one_until_then() {
         let space = EmbeddingSpace::minilm();
         let mut rng = ChaCha12Rng::seed_from_u64(5);
-        let vectors = near_exemplars(&space, 1_500, &mut rng);
+        let vectors = near_descriptions(&space, 1_500, &mut rng);
         let mut index = indexed(&space, &vectors[..999]);
         assert!(index.graph_job().is_none());
         index.extend(vectors[999..1_000].chunks(1));
@@ -156,7 +157,7 @@ mod with_a_graph {
     #[test]
     fn searching_for_what_is_in_it_does_not_panic() {
         let space = EmbeddingSpace::minilm();
-        let vectors = near_exemplars(&space, 300, &mut ChaCha12Rng::seed_from_u64(6));
+        let vectors = near_descriptions(&space, 300, &mut ChaCha12Rng::seed_from_u64(6));
         let repeated: Vec<UnitVector> = vectors.iter().chain(&vectors).chain(vec![&vectors[0]; 50]).cloned().collect();
         let mut exact = ExactIndex::new(space.mean());
         repeated.chunks(1).for_each(|vector| exact.push(vector));

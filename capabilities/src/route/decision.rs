@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use atmo_protocol::CapabilityId;
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{Serialize, Serializer};
 
+use crate::explain::{CandidateRow, Explanation};
 use crate::score::Factors;
+use crate::score::price::Micros;
+use crate::score::wait::Expected;
 
 /// Most candidates that a decision lists; more than anyone tries or reads.
 pub const CANDIDATES_MAX: usize = 16;
@@ -23,9 +26,13 @@ pub struct Decision {
     pub candidates: Vec<Candidate>,
     /// How many candidates there were before the list was cut.
     pub candidates_total: usize,
+    /// How many of them one was drawn among.
+    pub near_equals: usize,
     /// At most [`EXCLUDED_MAX`].
     pub excluded: Vec<Excluded>,
     pub excluded_total: usize,
+    /// All that were excluded, by what excluded them, the most frequent first.
+    pub excluded_by: Vec<ExcludedBy>,
     pub reason: Reason,
 }
 
@@ -47,15 +54,30 @@ pub struct Candidate {
     pub factors: Factors,
     /// Probability that it is what was asked for; `None` where meaning was not asked.
     pub probability: Option<f32>,
+    /// The probability with which it was to be drawn; 0 for who is no near-equal of the best.
+    pub chance: f32,
+    pub expected: Expected,
+    /// What it would take at most by estimate.
+    pub cost: Micros,
 }
 
 /// One capability that a hard constraint ruled out.
-#[derive(Clone, PartialEq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Excluded {
     pub id: CapabilityId,
     /// `node/slug`
     pub name: String,
+    /// The name of the constraint, or a word for what keeps it away: `max_cost`, `dead`.
+    pub by: &'static str,
+    /// In words, with the figures.
     pub reason: String,
+}
+
+/// Those that the same thing excluded.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExcludedBy {
+    pub total: usize,
+    pub first: Excluded,
 }
 
 /// Why it was decided so.
@@ -104,8 +126,10 @@ impl Decision {
             chosen: None,
             candidates: Vec::new(),
             candidates_total: 0,
+            near_equals: 0,
             excluded: Vec::new(),
             excluded_total: 0,
+            excluded_by: Vec::new(),
             reason: Reason::Refused(refusal),
         }
     }
@@ -120,6 +144,12 @@ impl Decision {
             Reason::Refused(refusal) => Some(refusal),
             Reason::Matched | Reason::Named | Reason::FallbackGeneral { .. } => None,
         }
+    }
+
+    /// The best of the others that would do.
+    pub fn runner_up(&self) -> Option<&Candidate> {
+        self.chosen()?;
+        self.in_order().nth(1)
     }
 
     /// The chosen candidate, then the others that would do, best first: who to try when one fails.
@@ -148,45 +178,13 @@ impl Serialize for Reason {
 
 impl Serialize for Candidate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Candidate", 10)?;
-        fields.serialize_field("capability", &self.name)?;
-        fields.serialize_field("node", &*self.node_name)?;
-        fields.serialize_field("node_id", &self.id.node.to_string())?;
-        fields.serialize_field("model", &self.model)?;
-        fields.serialize_field("type", &self.kind)?;
-        fields.serialize_field("fits", &self.fits)?;
-        fields.serialize_field("score", &self.score)?;
-        fields.serialize_field("hops", &self.hops)?;
-        fields.serialize_field("probability", &self.probability)?;
-        fields.serialize_field("factors", &self.factors)?;
-        fields.end()
+        CandidateRow::of(self).serialize(serializer)
     }
 }
 
-/// The chosen candidate in short, as JSON.
-struct Chosen<'a>(&'a Candidate);
-
-impl Serialize for Chosen<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Chosen", 5)?;
-        fields.serialize_field("capability", &self.0.name)?;
-        fields.serialize_field("node", &*self.0.node_name)?;
-        fields.serialize_field("model", &self.0.model)?;
-        fields.serialize_field("score", &self.0.score)?;
-        fields.serialize_field("hops", &self.0.hops)?;
-        fields.end()
-    }
-}
-
+/// As its [`Explanation`].
 impl Serialize for Decision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Decision", 6)?;
-        fields.serialize_field("chosen", &self.chosen().map(Chosen))?;
-        fields.serialize_field("reason", &self.reason)?;
-        fields.serialize_field("candidates", &self.candidates)?;
-        fields.serialize_field("candidates_total", &self.candidates_total)?;
-        fields.serialize_field("excluded", &self.excluded)?;
-        fields.serialize_field("excluded_total", &self.excluded_total)?;
-        fields.end()
+        Explanation::of(self).serialize(serializer)
     }
 }

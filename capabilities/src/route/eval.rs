@@ -3,7 +3,7 @@
 //! A set says which capabilities there are, what people ask and which capability should answer; and, to measure restraint, what is asked
 //! while some capabilities are taken away. Owners tune their own descriptions with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use atmo_protocol::record::{BodyVector, CapabilityBody, Cost, QuantizedVector};
@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Decision, Feedback, decide};
 use crate::capability::{Capability, embedded};
+use crate::embed::space::Part;
 use crate::embed::{EmbedError, Embedder, EmbeddingSpace};
 use crate::intent::Intent;
 use crate::view::{Condition, Roster, Routable, RoutingView};
 
 /// How far down a ranking counts as "among the first".
 const FIRST: usize = 3;
+const MICROS_PER_MILLI: f32 = 1_000.0;
 
 /// A labelled set, as its JSON file has it.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,6 +78,10 @@ pub struct Report {
     /// Share of those for which a right one was chosen.
     pub precision: f32,
     pub unserved: UnservedReport,
+    /// What embedding one intent took.
+    pub embed_ms: Percentiles,
+    /// What deciding on one intent took.
+    pub decide_us: Percentiles,
     /// Every intent whose likeliest capability is wrong.
     pub errors: Vec<Mistake>,
 }
@@ -106,6 +112,86 @@ pub struct LeftOut {
     pub fallback: usize,
 }
 
+/// The middle of some durations, and what all but one of a hundred stay below.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Percentiles {
+    pub p50: f32,
+    pub p99: f32,
+}
+
+impl Percentiles {
+    /// Of `micros`, in a unit of so many microseconds; 0 where there are none.
+    fn of(mut micros: Vec<u64>, unit: f32) -> Self {
+        micros.sort_unstable();
+        let at =
+            |share: usize| micros.get(micros.len().saturating_sub(1) * share / 100).map_or(0.0, |value| *value as f32 / unit);
+        Self { p50: at(50), p99: at(99) }
+    }
+}
+
+/// Why a set could not be evaluated. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    #[error("not a labelled set: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("the id {0:?} stands in the set but no capability has it")]
+    UnknownId(String),
+    #[error("two capabilities have the id {0:?}")]
+    RepeatedId(String),
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+}
+
+impl LabelledSet {
+    /// Reads a set from its JSON and checks that every id it speaks of exists once.
+    pub fn parse(json: &str) -> Result<Self, EvalError> {
+        let set: Self = serde_json::from_str(json)?;
+        let mut ids = BTreeSet::new();
+        for capability in &set.capabilities {
+            if !ids.insert(&capability.id) {
+                return Err(EvalError::RepeatedId(capability.id.clone()));
+            }
+        }
+        let spoken = set.intents.iter().flat_map(|intent| &intent.accept).chain(&set.unserved.without);
+        match spoken.into_iter().find(|id| !ids.contains(id)) {
+            Some(unknown) => Err(EvalError::UnknownId(unknown.clone())),
+            None => Ok(set),
+        }
+    }
+}
+
+/// Evaluates the set in `json` in the built-in model's space. `now_us` is a clock of any origin in microseconds.
+pub fn evaluate(json: &str, embedder: &dyn Embedder, now_us: &dyn Fn() -> u64) -> Result<(Report, LeftOut), EvalError> {
+    let set = LabelledSet::parse(json)?;
+    let evaluation = Evaluation::new(&set, embedder, EmbeddingSpace::minilm(), now_us)?;
+    Ok((evaluation.report(now_us), evaluation.left_out()))
+}
+
+/// What each kind of evidence adds: the report with all of it, and without each.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ablation {
+    pub full: Report,
+    pub without: BTreeMap<&'static str, Report>,
+}
+
+/// Evaluates the set in `json` with everything and with one kind of evidence after the other left out; lists no errors.
+pub fn ablate(json: &str, embedder: &dyn Embedder, now_us: &dyn Fn() -> u64) -> Result<Ablation, EvalError> {
+    let set = LabelledSet::parse(json)?;
+    let space = EmbeddingSpace::minilm();
+    let in_space = |space: Arc<EmbeddingSpace>| Evaluation::new(&set, embedder, space, now_us);
+    let in_short = |evaluation: Evaluation<'_>| Report { errors: Vec::new(), ..evaluation.report(now_us) };
+    let mut without = BTreeMap::new();
+    for (name, part) in [
+        ("example requests of kinds", Part::Exemplars),
+        ("kinds recognised by meaning", Part::Abouts),
+        ("turned descriptions", Part::Turning),
+    ] {
+        without.insert(name, in_short(in_space(Arc::new(space.without(part)))?));
+    }
+    without.insert("own description and texts", in_short(in_space(Arc::clone(&space))?.without_own_vectors()));
+    Ok(Ablation { full: in_short(in_space(space)?), without })
+}
+
 /// Embeds a labelled set once, to be asked several questions.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
@@ -114,23 +200,45 @@ pub struct Evaluation<'a> {
     space: Arc<EmbeddingSpace>,
     intents: Vec<Intent>,
     unserved: Vec<Intent>,
+    /// What embedding each intent took.
+    embed_us: Vec<u64>,
 }
 
 impl<'a> Evaluation<'a> {
     /// Describes the capabilities as a node would announce them and embeds what is asked.
-    pub fn new(set: &'a LabelledSet, embedder: &dyn Embedder, space: Arc<EmbeddingSpace>) -> Result<Self, EmbedError> {
+    pub fn new(
+        set: &'a LabelledSet,
+        embedder: &dyn Embedder,
+        space: Arc<EmbeddingSpace>,
+        now_us: &dyn Fn() -> u64,
+    ) -> Result<Self, EmbedError> {
         let mut offered = BTreeMap::new();
         for (number, capability) in set.capabilities.iter().enumerate() {
             offered.insert(capability.id.as_str(), routable(capability, number, embedder, &space)?);
         }
-        let intents = embed_all(embedder, set.intents.iter().map(|intent| intent.text.as_str()).collect())?;
-        let unserved = embed_all(embedder, set.unserved.texts.iter().map(String::as_str).collect())?;
-        Ok(Self { set, offered, space, intents, unserved })
+        let mut embed_us = Vec::new();
+        let mut intents = Vec::new();
+        for intent in &set.intents {
+            let start = now_us();
+            intents.push(embed_one(embedder, &intent.text)?);
+            embed_us.push(now_us().saturating_sub(start));
+        }
+        let unserved = set.unserved.texts.iter().map(|text| embed_one(embedder, text)).collect::<Result<_, _>>()?;
+        Ok(Self { set, offered, space, intents, unserved, embed_us })
+    }
+
+    /// The same without what the capabilities' own vectors say: their kinds alone.
+    fn without_own_vectors(mut self) -> Self {
+        for routable in self.offered.values_mut() {
+            let capability = Capability { vectors: Vec::new(), ..(*routable.capability).clone() };
+            routable.capability = Arc::new(capability);
+        }
+        self
     }
 
     /// Asks everything.
-    pub fn report(&self) -> Report {
-        let asked = self.decisions(&[], &self.intents);
+    pub fn report(&self, now_us: &dyn Fn() -> u64) -> Report {
+        let (asked, decide_us) = self.timed_decisions(now_us);
         let labelled = || asked.iter().zip(&self.set.intents);
         let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f32 / of as f32 };
         let among_first =
@@ -149,6 +257,8 @@ impl<'a> Evaluation<'a> {
                 n: refused.len(),
                 accepted: refused.iter().filter(|decision| decision.chosen.is_some()).count(),
             },
+            embed_ms: Percentiles::of(self.embed_us.clone(), MICROS_PER_MILLI),
+            decide_us: Percentiles::of(decide_us, 1.0),
             errors: labelled()
                 .filter(|(decision, intent)| !self.right_among(decision, 1, intent))
                 .map(|pair| self.mistake(pair))
@@ -179,14 +289,30 @@ impl<'a> Evaluation<'a> {
         sum
     }
 
+    /// What is decided for every intent, and how long each took.
+    fn timed_decisions(&self, now_us: &dyn Fn() -> u64) -> (Vec<Decision>, Vec<u64>) {
+        let view = self.view(&[]);
+        let mut rng = ChaCha12Rng::seed_from_u64(0);
+        let timed = |intent| {
+            let start = now_us();
+            let decision = decide(&view, intent, &Feedback::default(), &mut rng);
+            (decision, now_us().saturating_sub(start))
+        };
+        self.intents.iter().map(timed).unzip()
+    }
+
     /// What is decided for `asked` while `without` is not offered.
     pub fn decisions(&self, without: &[String], asked: &[Intent]) -> Vec<Decision> {
+        let view = self.view(without);
+        let mut rng = ChaCha12Rng::seed_from_u64(0);
+        asked.iter().map(|intent| decide(&view, intent, &Feedback::default(), &mut rng)).collect()
+    }
+
+    fn view(&self, without: &[String]) -> RoutingView {
         let offered =
             self.offered.iter().filter(|(id, _)| !without.iter().any(|gone| gone == *id)).map(|(_, routable)| routable.clone());
         let roster = Arc::new(Roster::new(offered, Arc::clone(&self.space)));
-        let view = RoutingView::new(NodeId::from_bytes([0; 32]), roster, |_| Condition::default());
-        let mut rng = ChaCha12Rng::seed_from_u64(0);
-        asked.iter().map(|intent| decide(&view, intent, &Feedback::default(), &mut rng)).collect()
+        RoutingView::new(NodeId::from_bytes([0; 32]), roster, |_| Condition::default())
     }
 
     fn right_among(&self, decision: &Decision, first: usize, intent: &LabelledIntent) -> bool {
@@ -263,51 +389,10 @@ fn body(labelled: &LabelledCapability) -> CapabilityBody {
     }
 }
 
-fn embed_all(embedder: &dyn Embedder, texts: Vec<&str>) -> Result<Vec<Intent>, EmbedError> {
-    let vectors = embedder.embed(&texts)?;
-    let intent =
-        |(text, vector): (&str, Vec<f32>)| Intent { text: text.to_owned(), vector: Some(vector.into()), ..Intent::default() };
-    Ok(texts.into_iter().zip(vectors).map(intent).collect())
+fn embed_one(embedder: &dyn Embedder, text: &str) -> Result<Intent, EmbedError> {
+    let vector = embedder.embed(&[text])?.pop().unwrap_or_default();
+    Ok(Intent { text: text.to_owned(), vector: Some(vector.into()), ..Intent::default() })
 }
 
 #[cfg(all(test, feature = "rten"))]
-mod tests {
-    use super::*;
-    use crate::embed::rten::RtenEmbedder;
-
-    fn development_set(with_exemplars: bool) -> LabelledSet {
-        let mut set: LabelledSet = serde_json::from_str(include_str!("../../assets/routing/dev-set.json")).unwrap();
-        if !with_exemplars {
-            set.capabilities.iter_mut().for_each(|capability| capability.exemplars.clear());
-        }
-        set
-    }
-
-    fn measured(with_exemplars: bool) -> (Report, LeftOut) {
-        let set = development_set(with_exemplars);
-        let embedder = RtenEmbedder::load().unwrap();
-        let evaluation = Evaluation::new(&set, &embedder, EmbeddingSpace::minilm()).unwrap();
-        let (report, left_out) = (evaluation.report(), evaluation.left_out());
-        println!("{}", serde_json::to_string(&Report { errors: Vec::new(), ..report.clone() }).unwrap());
-        println!("{left_out:?}");
-        (report, left_out)
-    }
-
-    /// Recorded floors, a little below what was measured when they were set: 0.85, 0.95; 3 of 16; 13 of 102.
-    #[test]
-    fn kinds_alone_route_the_development_set_this_well() {
-        let (report, left_out) = measured(false);
-        assert!(report.top1 >= 0.83 && report.top3 >= 0.93 && report.precision >= 0.78, "{report:?}");
-        assert!(report.unserved.accepted <= 3, "{report:?}");
-        assert!(left_out.claimed * 7 <= left_out.n, "{left_out:?}");
-    }
-
-    /// Measured: 0.89, 0.97; 2 of 16; 12 of 102.
-    #[test]
-    fn with_exemplars_of_their_own_it_is_this_well() {
-        let (report, left_out) = measured(true);
-        assert!(report.top1 >= 0.87 && report.top3 >= 0.95 && report.precision >= 0.84, "{report:?}");
-        assert!(report.unserved.accepted <= 2, "{report:?}");
-        assert!(left_out.claimed * 7 <= left_out.n, "{left_out:?}");
-    }
-}
+mod tests;

@@ -3,27 +3,69 @@
 use std::fmt;
 
 use super::feedback::{Breaker, Experience};
-use crate::intent::{Constraints, Intent, ModelChoice, Operation};
+use crate::intent::{Constraints, Intent, ModelChoice, Operation, RequestTokens};
+use crate::score::fit;
+use crate::score::price::{self, Micros};
+use crate::score::wait::Expected;
 use crate::view::{Condition, Routable, Standing, Traits, UNREACHABLE_HOPS};
 use atmo_protocol::NodeId;
+use atmo_protocol::record::Cost;
+
+/// The label of a node that says where it keeps what it is told; several places are parted by commas.
+pub const RESIDENCY_LABEL: &str = "residency";
 
 /// The first hard constraint that an entry fails.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Exclusion {
     Dead,
     NoPath,
-    NotLocal,
-    OtherNode,
-    LeftOut,
     CircuitOpen { retry_in_ms: u32 },
+    NotLocal,
+    OtherNode { wanted: String },
+    NodeLeftOut,
+    Tried,
+    Label { wanted: String },
+    Residency { wanted: String, is: Option<String> },
+    OtherModel { wanted: String },
+    OtherKind { kind: String, wanted: String },
     CannotChat,
     CannotEmbed,
     NoTools,
     NoVision,
     ContextTooShort { tokens: u32, needed: u32 },
-    NotFree,
-    Label { key: String },
+    PoorQuality { quality: f32, min: f32 },
+    NotFree { cost: Cost },
+    TooDear { estimate: Micros, max: Micros },
+    TooSlow { expected_ms: f32, max_ms: u32 },
     StandsAside,
+}
+
+impl Exclusion {
+    /// The constraint's own name where somebody set it, else a word for what keeps the entry away.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::NoPath => "no_path",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::NotLocal => "local_only",
+            Self::OtherNode { .. } => "node",
+            Self::NodeLeftOut => "not_node",
+            Self::Tried => "tried",
+            Self::Label { .. } => "label",
+            Self::Residency { .. } => "residency",
+            Self::OtherModel { .. } => "model",
+            Self::OtherKind { .. } => "type",
+            Self::CannotChat | Self::CannotEmbed => "operation",
+            Self::NoTools => "tools",
+            Self::NoVision => "vision",
+            Self::ContextTooShort { .. } => "context_tokens",
+            Self::PoorQuality { .. } => "min_quality",
+            Self::NotFree { .. } => "require_free",
+            Self::TooDear { .. } => "max_cost",
+            Self::TooSlow { .. } => "max_latency_ms",
+            Self::StandsAside => "stands_aside",
+        }
+    }
 }
 
 impl fmt::Display for Exclusion {
@@ -31,12 +73,18 @@ impl fmt::Display for Exclusion {
         match self {
             Self::Dead => f.write_str("its node is gone"),
             Self::NoPath => f.write_str("there is no path to its node"),
-            Self::NotLocal => f.write_str("not on this node, and only local capabilities were asked for"),
-            Self::OtherNode => f.write_str("not on the node that was asked for"),
-            Self::LeftOut => f.write_str("left out by the request, or just tried"),
             Self::CircuitOpen { retry_in_ms } => {
                 write!(f, "failed repeatedly; tried again in {:.1} s", *retry_in_ms as f32 / 1000.0)
             }
+            Self::NotLocal => f.write_str("not on this node, and only local capabilities were asked for"),
+            Self::OtherNode { wanted } => write!(f, "not on the node that was asked for ({wanted})"),
+            Self::NodeLeftOut => f.write_str("on a node that was to be left out"),
+            Self::Tried => f.write_str("left out by the request, or just tried"),
+            Self::Label { wanted } => write!(f, "its node has no label {wanted}"),
+            Self::Residency { wanted, is: Some(is) } => write!(f, "its node is in {is}, and {wanted} was asked for"),
+            Self::Residency { wanted, is: None } => write!(f, "its node does not say where it is, and {wanted} was asked for"),
+            Self::OtherModel { wanted } => write!(f, "another model than {wanted}"),
+            Self::OtherKind { kind, wanted } => write!(f, "its type is {kind}, and {wanted} was asked for"),
             Self::CannotChat => f.write_str("does not answer chat requests"),
             Self::CannotEmbed => f.write_str("does not make embeddings"),
             Self::NoTools => f.write_str("cannot call tools"),
@@ -44,9 +92,13 @@ impl fmt::Display for Exclusion {
             Self::ContextTooShort { tokens, needed } => {
                 write!(f, "its context of {tokens} tokens is shorter than the {needed} needed")
             }
-            Self::NotFree => f.write_str("costs something, and only free ones were asked for"),
+            Self::PoorQuality { quality, min } => write!(f, "its quality of {quality:.2} is below {min:.2}"),
+            Self::NotFree { cost } => write!(f, "costs {}, and only free ones were asked for", price::per_million(cost)),
+            Self::TooDear { estimate, max } => write!(f, "would cost up to {estimate}, over the {max} allowed"),
+            Self::TooSlow { expected_ms, max_ms } => {
+                write!(f, "its first token is expected after {expected_ms:.0} ms, over the {max_ms} ms allowed")
+            }
             Self::StandsAside => f.write_str("the demonstration model stands aside for any other general model"),
-            Self::Label { key } => write!(f, "its node's label {key:?} does not match"),
         }
     }
 }
@@ -60,11 +112,24 @@ pub(super) struct Entry<'a> {
     pub experience: Experience,
 }
 
+/// What is asked of every entry.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub constraints: &'a Constraints,
+    pub ability: Ability,
+    pub tokens: RequestTokens,
+    pub me: NodeId,
+}
+
 /// Why `entry` may not answer, if so.
-pub(super) fn exclusion(entry: Entry<'_>, constraints: &Constraints, ability: &Ability, me: NodeId) -> Option<Exclusion> {
+pub(super) fn exclusion(entry: Entry<'_>, asked: &Asked<'_>) -> Option<Exclusion> {
+    let Asked { constraints, ability, tokens, me } = asked;
     reachability(entry)
-        .or_else(|| place(entry.routable, constraints, me))
+        .or_else(|| place(entry.routable, constraints, *me))
+        .or_else(|| sort(entry.routable, constraints))
         .or_else(|| ability.lacking(entry.traits).map(|lacking| lacking.into_exclusion(ability, entry.traits)))
+        .or_else(|| worth(entry.routable, constraints, *tokens))
+        .or_else(|| latency(entry, constraints, *tokens))
 }
 
 fn reachability(entry: Entry<'_>) -> Option<Exclusion> {
@@ -80,21 +145,62 @@ fn reachability(entry: Entry<'_>) -> Option<Exclusion> {
     }
 }
 
+/// Whose it is and where.
 fn place(routable: &Routable, constraints: &Constraints, me: NodeId) -> Option<Exclusion> {
+    let among = |nodes: &[String]| nodes.iter().any(|node| is_node(routable, node));
     if constraints.local_only && routable.id.node != me {
         return Some(Exclusion::NotLocal);
     }
-    if constraints.node.as_deref().is_some_and(|node| !is_node(routable, node)) {
-        return Some(Exclusion::OtherNode);
+    if !constraints.nodes.is_empty() && !among(&constraints.nodes) {
+        return Some(Exclusion::OtherNode { wanted: constraints.nodes.join(" or ") });
+    }
+    if among(&constraints.not_nodes) {
+        return Some(Exclusion::NodeLeftOut);
     }
     if constraints.exclude.contains(&routable.id) {
-        return Some(Exclusion::LeftOut);
+        return Some(Exclusion::Tried);
     }
-    if constraints.require_free && !is_free(routable) {
-        return Some(Exclusion::NotFree);
+    if let Some(label) = constraints.labels.iter().find(|label| !label.is_among(&routable.labels)) {
+        return Some(Exclusion::Label { wanted: label.to_string() });
     }
-    let (key, _) = constraints.labels.iter().find(|label| !routable.labels.contains(label))?;
-    Some(Exclusion::Label { key: key.clone() })
+    residency(routable, &constraints.residency)
+}
+
+fn residency(routable: &Routable, wanted: &[String]) -> Option<Exclusion> {
+    let is = routable.labels.iter().find(|(key, _)| key == RESIDENCY_LABEL).map(|(_, places)| places);
+    let within = |is: &String| is.split(',').any(|place| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(place.trim())));
+    (!wanted.is_empty() && !is.is_some_and(within)).then(|| Exclusion::Residency { wanted: wanted.join(" or "), is: is.cloned() })
+}
+
+/// What it is.
+fn sort(routable: &Routable, constraints: &Constraints) -> Option<Exclusion> {
+    let Constraints { models, kinds, .. } = constraints;
+    let is = |wanted: &String| routable.capability.name.eq_ignore_ascii_case(wanted) || routable.id.slug.as_str() == wanted;
+    if !models.is_empty() && !models.iter().any(is) {
+        return Some(Exclusion::OtherModel { wanted: models.join(" or ") });
+    }
+    let kind = &routable.capability.kind;
+    let other = !kinds.is_empty() && !kinds.iter().any(|wanted| kind.eq_ignore_ascii_case(wanted));
+    other.then(|| Exclusion::OtherKind { kind: kind.clone(), wanted: kinds.join(" or ") })
+}
+
+/// What one gets, and for how much.
+fn worth(routable: &Routable, constraints: &Constraints, tokens: RequestTokens) -> Option<Exclusion> {
+    let quality = fit::quality_score(&routable.capability.facts);
+    if let Some(min) = constraints.min_quality.filter(|min| quality < *min) {
+        return Some(Exclusion::PoorQuality { quality, min });
+    }
+    if constraints.require_free && !price::is_free(&routable.cost) {
+        return Some(Exclusion::NotFree { cost: routable.cost });
+    }
+    let (max, estimate) = (Micros(constraints.max_cost_micros?), price::estimate(&routable.cost, tokens));
+    (estimate > max).then_some(Exclusion::TooDear { estimate, max })
+}
+
+fn latency(entry: Entry<'_>, constraints: &Constraints, tokens: RequestTokens) -> Option<Exclusion> {
+    let max_ms = constraints.max_latency_ms?;
+    let expected_ms = Expected::of(entry.condition, entry.routable.slots, &entry.experience, tokens).first_token_ms;
+    (expected_ms > max_ms as f32).then_some(Exclusion::TooSlow { expected_ms, max_ms })
 }
 
 /// Whether `routable` belongs to the node called `node`: its name, or the start of its id, long enough to mean one.
@@ -102,10 +208,6 @@ pub(super) fn is_node(routable: &Routable, node: &str) -> bool {
     /// Fewest characters of an id that are taken for one.
     const ID_CHARS_MIN: usize = 6;
     *routable.node_name == *node || (node.len() >= ID_CHARS_MIN && routable.id.node.to_string().starts_with(node))
-}
-
-fn is_free(routable: &Routable) -> bool {
-    routable.cost.prompt_micros_per_1k == 0 && routable.cost.completion_micros_per_1k == 0
 }
 
 /// What a request needs its model to be able to do. Asked of every entry, so it is made once and only compares.
@@ -132,14 +234,17 @@ pub(super) enum Lacking {
 }
 
 impl Ability {
-    pub fn asked_by(intent: &Intent) -> Self {
+    pub fn asked_by(intent: &Intent, tokens: RequestTokens) -> Self {
+        let named = matches!(intent.model, ModelChoice::Named(_));
+        // Whoever names a model knows how long its answers can be; `max_tokens` is then a ceiling and no need.
+        let answer = if named { 0 } else { tokens.answer_max.unwrap_or(0) };
         Self {
             chat: matches!(intent.operation, Operation::Chat | Operation::Complete),
             embed: intent.operation == Operation::Embed,
             tools: intent.constraints.tools,
             vision: intent.constraints.vision,
-            tokens: intent.constraints.context_tokens.unwrap_or(0),
-            unsaid: matches!(intent.model, ModelChoice::Named(_)),
+            tokens: tokens.prompt.likely.saturating_add(answer).max(intent.constraints.context_tokens.unwrap_or(0)),
+            unsaid: named,
         }
     }
 

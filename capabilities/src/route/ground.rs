@@ -9,7 +9,7 @@ use crate::intent::{ModelChoice, Operation};
 use crate::score::asking::Asking;
 use crate::score::complexity::complexity;
 use crate::score::fit;
-use crate::view::Roster;
+use crate::view::{Roster, Traits};
 
 /// The probability from which a candidate is taken to be what was asked for.
 pub const FLOOR: f32 = 0.5;
@@ -25,8 +25,8 @@ pub(super) struct Grounds<'a> {
     meaning: Option<Meaning>,
     meaning_counts: Counts,
     roster: &'a Roster,
-    /// How hard the request is.
-    hard: f32,
+    /// For each of the roster's distinct traits, the factor of a body that has them.
+    complexities: Vec<f32>,
     /// The probability of the likeliest general model that may answer.
     likeliest: f32,
 }
@@ -60,7 +60,10 @@ impl<'a> Grounds<'a> {
         // What is to be embedded is not what is wanted.
         let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
         let vector = intent.vector.as_ref().filter(|_| by_meaning);
-        let meaning = vector.and_then(|vector| Meaning::of(screened.view, vector, &screened.bodies));
+        let hard = complexity(&intent.text, screened.tokens.prompt.likely);
+        let suits = |traits: &Traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 };
+        let complexities: Vec<f32> = roster.distinct_traits().0.iter().map(suits).collect();
+        let meaning = vector.and_then(|vector| Meaning::of(screened.view, vector, &screened.bodies, &complexities));
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,
@@ -72,7 +75,7 @@ impl<'a> Grounds<'a> {
             Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
-        Self { reason, meaning, meaning_counts, roster, hard: complexity(&intent.text), likeliest }
+        Self { reason, meaning, meaning_counts, roster, complexities, likeliest }
     }
 
     /// The bodies that meaning left in the running; `None` where meaning was not asked and all are.
@@ -82,16 +85,15 @@ impl<'a> Grounds<'a> {
 
     #[inline]
     pub fn of(&self, body: usize) -> Ground {
-        let traits = self.roster.traits(body);
         let probability = self.meaning.as_ref().map(|meaning| meaning.probabilities[body]);
         let likely = probability.unwrap_or(0.0);
         let (fits, similarity) = match self.meaning_counts {
             Counts::Nothing => (true, 1.0),
             Counts::Fully => (likely >= FLOOR, likely),
-            Counts::AmongGeneral if traits.general => (true, fallback_similarity(likely, self.likeliest)),
+            Counts::AmongGeneral if self.roster.traits(body).general => (true, fallback_similarity(likely, self.likeliest)),
             Counts::AmongGeneral => (false, likely),
         };
-        let complexity = if traits.can_chat { fit::suits(traits.size, self.hard) } else { 1.0 };
+        let complexity = self.complexities[self.roster.distinct_traits().1[body] as usize];
         Ground { fits, similarity, complexity, probability }
     }
 }
@@ -135,7 +137,7 @@ fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 
 
 /// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.
 #[inline]
-fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
+pub(super) fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
     let ratio = if likeliest > 0.0 { probability / likeliest } else { 1.0 };
     FALLBACK_SIMILARITY * (FALLBACK_SHARE_MIN + (1.0 - FALLBACK_SHARE_MIN) * ratio)
 }

@@ -118,13 +118,15 @@ fn a_general_model_is_asked_for_words_and_for_nothing_else() {
     let embedder = RtenEmbedder::load().expect("the built-in model loads");
     for demonstration in [false, true] {
         let view = general_model(&embedder, demonstration);
-        for text in ORDINARY {
-            let decision = decided(&view, &embedder, text);
-            assert!(decision.chosen.is_some(), "{text:?} was refused: {}", decision.reason);
-        }
-        for text in BEYOND_WORDS {
-            let decision = decided(&view, &embedder, text);
-            assert!(decision.chosen.is_none(), "{text:?} went to a language model: {}", decision.reason);
-        }
+        let decisions =
+            |texts: &[&'static str]| texts.iter().map(|text| (*text, decided(&view, &embedder, text))).collect::<Vec<_>>();
+        let refused: Vec<_> = decisions(ORDINARY).into_iter().filter(|(_, decision)| decision.chosen.is_none()).collect();
+        assert!(refused.is_empty(), "refused: {:?}", named(&refused));
+        let taken: Vec<_> = decisions(BEYOND_WORDS).into_iter().filter(|(_, decision)| decision.chosen.is_some()).collect();
+        assert!(taken.is_empty(), "went to a language model: {:?}", named(&taken));
     }
+}
+
+fn named(decisions: &[(&'static str, Decision)]) -> Vec<(&'static str, String)> {
+    decisions.iter().map(|(text, decision)| (*text, decision.reason.to_string())).collect()
 }

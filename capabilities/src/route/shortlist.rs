@@ -18,8 +18,9 @@ const PART: usize = 32;
 /// With up to this many bodies, all are scored.
 pub const ALL_UP_TO: usize = PROMISING + KINDS + GENERAL;
 
-/// The bodies to be scored, ascending, at most [`ALL_UP_TO`]. `promises` has one for each body of the roster; 0 is out of the question.
-pub(super) fn shortlist(roster: &Roster, promises: &[f32]) -> Vec<u32> {
+/// The bodies to be scored, ascending, at most [`ALL_UP_TO`]. `promises` has one for each body of the roster, `fallback` what general models
+/// promise where nothing fits; 0 is out of the question.
+pub(super) fn shortlist(roster: &Roster, promises: &[f32], fallback: impl Iterator<Item = (f32, u32)>) -> Vec<u32> {
     let (mut promising, mut kinds, mut general) = (Best::new(PROMISING), Best::new(KINDS), Best::new(GENERAL));
     for (part, body) in promises.chunks(PART).zip((0u32..).step_by(PART)) {
         if greatest(part) > promising.floor {
@@ -27,7 +28,7 @@ pub(super) fn shortlist(roster: &Roster, promises: &[f32]) -> Vec<u32> {
         }
     }
     champions(roster, promises).into_iter().for_each(|(promise, body)| kinds.offer(promise, body));
-    roster.general().iter().for_each(|body| general.offer(promises[*body as usize], *body));
+    fallback.for_each(|(promise, body)| general.offer(promise, body));
     let mut bodies: Vec<u32> = [promising, kinds, general].into_iter().flat_map(Best::into_bodies).collect();
     bodies.sort_unstable();
     bodies.dedup();

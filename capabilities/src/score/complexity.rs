@@ -4,10 +4,10 @@
 
 /// Characters that are looked at for words; the length counts in full.
 const CHARS_READ_MAX: usize = 4_000;
-/// A request of this many bytes is as hard as length alone can make it.
-const BYTES_HARD: f32 = 16_000.0;
+/// A request of this many tokens is as hard as length alone can make it.
+const TOKENS_HARD: f32 = 4_000.0;
 /// Shorter requests are not hard by length at all.
-const BYTES_EASY: f32 = 60.0;
+const TOKENS_EASY: f32 = 24.0;
 /// Words that ask for more than a fact; beginnings, in lower case.
 const THINKING: [&str; 16] = [
     "analy",
@@ -28,10 +28,10 @@ const THINKING: [&str; 16] = [
     "argue",
 ];
 
-/// From 0 (a greeting) to 1 (pages that want an analysis).
-pub fn complexity(text: &str) -> f32 {
+/// From 0 (a greeting) to 1 (pages that want an analysis). `text` may be a part of the prompt: its length is `tokens`.
+pub fn complexity(text: &str, tokens: u32) -> f32 {
     let read: String = text.chars().take(CHARS_READ_MAX).flat_map(char::to_lowercase).collect();
-    let length = (text.len() as f32 / BYTES_EASY).max(1.0).ln() / (BYTES_HARD / BYTES_EASY).ln();
+    let length = (tokens as f32 / TOKENS_EASY).max(1.0).ln() / (TOKENS_HARD / TOKENS_EASY).ln();
     let thinking = THINKING.iter().filter(|word| read.contains(*word)).count();
     let code = read.contains("```") || read.contains("();") || read.contains("def ") || read.contains("fn ");
     (0.6 * length.min(1.0) + 0.15 * thinking.min(3) as f32 + 0.05 * steps(&read).min(4) as f32 + if code { 0.15 } else { 0.0 })
@@ -47,7 +47,11 @@ fn steps(read: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::intent::PromptTokens;
+
+    fn complexity(text: &str) -> f32 {
+        super::complexity(text, PromptTokens::of(text).likely)
+    }
 
     #[test]
     fn harder_requests_are_harder() {
@@ -59,6 +63,8 @@ mod tests {
         let pages = complexity(&"the committee finds, in view of the evidence presented, that ".repeat(1_000));
         assert!(greeting <= question && question < analysis, "{greeting} {question} {analysis}");
         assert!(pages > 0.5 && greeting < 0.05, "{pages} {greeting}");
+        let cut = "summarise and compare these reports";
+        assert!(super::complexity(cut, 40_000) >= 0.7, "sixty pages, of which routing sees a few words");
         for text in ["", "\u{0}", "????????", &"1.\n".repeat(9_999)] {
             assert!((0.0..=1.0).contains(&complexity(text)));
         }

@@ -1,9 +1,11 @@
 //! The factors beside meaning: how far, how busy, how dear, how good, how big, how reliable. Each a small function of its own inputs,
 //! monotone in every one of them.
 
-use atmo_protocol::record::{Cost, Load};
+use atmo_protocol::record::Cost;
 
+use super::wait;
 use crate::capability::Facts;
+use crate::intent::RequestTokens;
 use crate::route::{Breaker, Experience};
 use crate::view::{Condition, Standing};
 
@@ -11,12 +13,8 @@ use crate::view::{Condition, Standing};
 const PER_HOP: f32 = 0.95;
 /// The round trip that halves a score. A guess: people notice half a second before the first word.
 const HALVING_RTT_MS: f32 = 500.0;
-/// The age at which what was heard of a load counts half.
-const HALVING_LOAD_AGE_MS: f32 = 30_000.0;
-/// What is left of a score just before the last slot is taken; from there on a request has to wait.
-const NEARLY_FULL: f32 = 0.8;
-/// What is left once every slot is taken.
-const FULL: f32 = 0.5;
+/// The wait that halves a score. A guess: from a few seconds on people turn to something else.
+const HALVING_WAIT_MS: f32 = 2_000.0;
 /// The price (millionths per 1,000 tokens) that halves a score: 10 currency units per million tokens.
 const HALVING_PRICE: f32 = 10_000.0;
 /// The demonstration model loses to anything else, and still beats nobody.
@@ -29,22 +27,43 @@ const PER_FAILURE: f32 = 0.7;
 const HALF_OPEN: f32 = 0.5;
 const SUSPECTED: f32 = 0.5;
 /// What a model far too small, or far too big, for a request loses at most.
-const TOO_SMALL: f32 = 0.4;
-const TOO_BIG: f32 = 0.15;
+const TOO_SMALL: f32 = 0.6;
+const TOO_BIG: f32 = 0.8;
+/// How much bigger than a request is hard a model may be at no loss: up to ten billions nothing is wasted on a greeting.
+const ROOMY: f32 = 0.55;
+/// How far an owner's word can move what a model's size says of its quality.
+const WORD_OF_OWNER: f32 = 0.25;
+/// What is left for who has not computed the beginning of a conversation. Below [`NEAR_EQUAL`](crate::route::NEAR_EQUAL), so that a
+/// conversation stays where it is until somewhere else is plainly better, and then stays there.
+const ELSEWHERE: f32 = 0.85;
+/// What is left of that at most where the prefix is long, and the length at which half of the difference counts.
+const ELSEWHERE_LONG: f32 = 0.6;
+const HALVING_PREFIX_TOKENS: f32 = 4_000.0;
 
 pub fn distance(condition: &Condition) -> f32 {
     let rtt = condition.rtt_ms.filter(|rtt| rtt.is_finite()).unwrap_or(0.0).max(0.0);
     PER_HOP.powi(i32::from(condition.hops)) / (1.0 + rtt / HALVING_RTT_MS)
 }
 
-/// How long a request would wait: `slots` as announced; our own requests in flight count even where the node has not yet said so.
+/// The expected wait; `slots` as announced.
 pub fn load(condition: &Condition, slots: u16, experience: &Experience) -> f32 {
-    let Load { running, waiting, .. } = condition.load;
-    let slots = f32::from(if condition.load.slots > 0 { condition.load.slots } else { slots }.max(1));
-    let freshness = 1.0 / (1.0 + condition.load_age_ms as f32 / HALVING_LOAD_AGE_MS);
-    let said = (f32::from(running) + f32::from(waiting)) * freshness;
-    let busy = said.max(f32::from(experience.in_flight)) / slots;
-    if busy < 1.0 { 1.0 - (1.0 - NEARLY_FULL) * busy } else { FULL / busy }
+    load_after(wait::wait_ms(condition, slots, experience))
+}
+
+/// The factor of a wait of so many milliseconds.
+pub fn load_after(wait_ms: f32) -> f32 {
+    1.0 / (1.0 + wait_ms / HALVING_WAIT_MS)
+}
+
+/// The wait that gives this factor: [`load_after`] turned round.
+pub fn wait_of(load: f32) -> f32 {
+    HALVING_WAIT_MS * (1.0 / load - 1.0)
+}
+
+/// For a conversation that somebody else has begun: what computing its prefix anew is worth.
+pub fn elsewhere(tokens: RequestTokens) -> f32 {
+    let prefix = tokens.prompt.likely as f32;
+    ELSEWHERE - (ELSEWHERE - ELSEWHERE_LONG) * prefix / (prefix + HALVING_PREFIX_TOKENS)
 }
 
 pub fn cost(cost: &Cost) -> f32 {
@@ -52,14 +71,28 @@ pub fn cost(cost: &Cost) -> f32 {
     1.0 / (1.0 + price / HALVING_PRICE)
 }
 
+/// The price in millionths per 1,000 tokens, prompt and answer in the mean, that gives this factor: [`cost`] turned round.
+pub fn price_of(cost: f32) -> f32 {
+    HALVING_PRICE * (1.0 / cost - 1.0)
+}
+
 pub fn quality(facts: &Facts) -> f32 {
-    if facts.demonstration { DEMONSTRATION } else { SMALLEST + (1.0 - SMALLEST) * size(facts) }
+    if facts.demonstration { DEMONSTRATION } else { SMALLEST + (1.0 - SMALLEST) * quality_score(facts) }
+}
+
+/// From 0 (the demonstration model) to 1: the size, moved a little by what the owner says.
+pub fn quality_score(facts: &Facts) -> f32 {
+    if facts.demonstration {
+        return 0.0;
+    }
+    let size = size(facts);
+    facts.quality.map_or(size, |said| said.clamp(size - WORD_OF_OWNER, size + WORD_OF_OWNER)).clamp(0.0, 1.0)
 }
 
 /// Whether a model of this size (from [`size`]) suits a request this hard (from [`complexity`](super::complexity::complexity)).
 #[inline]
 pub fn suits(size: f32, hard: f32) -> f32 {
-    1.0 - TOO_SMALL * (hard - size).max(0.0) - TOO_BIG * (size - hard).max(0.0)
+    1.0 - TOO_SMALL * (hard - size).max(0.0) - TOO_BIG * (size - hard - ROOMY).max(0.0)
 }
 
 /// Parameters on a logarithmic scale: 0 at half a billion, 0.5 at eight, 1 at 128 and more.
@@ -75,9 +108,11 @@ pub fn reliability(condition: &Condition, experience: &Experience) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use atmo_protocol::record::Load;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::route::Lateness;
 
     fn under(running: u16, waiting: u16, slots: u16) -> Condition {
         Condition { load: Load { running, waiting, slots, tokens_per_second: 0.0 }, ..Condition::default() }
@@ -99,6 +134,8 @@ mod tests {
             let busy = Condition { load_age_ms: age, ..under(running + more, waiting, slots) };
             let experience = Experience { in_flight: mine, ..Experience::default() };
             let busier = Experience { in_flight: mine + 1, ..experience };
+            let later = Experience { late: Lateness { ms: f32::from(more), ..Lateness::default() }, ..experience };
+            prop_assert!(load(&idle, 1, &later) <= load(&idle, 1, &experience));
             prop_assert!(load(&busy, 1, &experience) <= load(&idle, 1, &experience));
             prop_assert!(load(&idle, 1, &busier) <= load(&idle, 1, &experience));
             prop_assert!((0.0..=1.0).contains(&load(&busy, 1, &experience)));
@@ -123,10 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_moves_the_quality_of_a_model_a_little() {
+        let quality =
+            |billions, said| quality_score(&Facts { parameters_billions: Some(billions), quality: said, ..Facts::default() });
+        assert!(quality(8.0, Some(1.0)) > quality(8.0, None) && quality(8.0, Some(0.0)) < quality(8.0, None));
+        assert!(quality(1.0, Some(1.0)) < quality(70.0, None));
+        assert_eq!(quality_score(&Facts { demonstration: true, quality: Some(1.0), ..Facts::default() }), 0.0);
+    }
+
+    #[test]
+    fn a_wait_and_its_factor_are_one_another_turned_round() {
+        for wait_ms in [0.0, 10.0, 2_000.0, 1e5] {
+            assert!((wait_of(load_after(wait_ms)) - wait_ms).abs() <= 1e-3 * wait_ms);
+        }
+    }
+
+    #[test]
     fn a_greeting_does_not_wake_the_largest_and_an_analysis_not_the_smallest() {
         let sized = |billions| size(&Facts { parameters_billions: Some(billions), ..Facts::default() });
         assert!(suits(sized(8.0), 0.0) > suits(sized(70.0), 0.0));
         assert!(suits(sized(70.0), 0.9) > suits(sized(3.0), 0.9));
+        assert!(suits(sized(8.0), 0.0) == 1.0, "the usual model serves a greeting at no loss");
         let tiny = Facts { parameters_billions: Some(0.1), ..Facts::default() };
         assert!(quality(&Facts { demonstration: true, ..Facts::default() }) < 0.1 * quality(&tiny));
     }

@@ -1,5 +1,6 @@
 //! From configuration to backends: those that are named, the built-in one, and the search for others.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,13 +26,17 @@ pub struct Settings {
     pub broken: Vec<BackendStatus>,
     /// Models to import: the name of the backend and the file.
     pub files: Vec<(String, PathBuf)>,
+    /// The configuration of each, by name.
+    said: BTreeMap<String, config::Backend>,
     discovery: Option<Mutex<Discovery>>,
 }
 
 impl Settings {
     /// `own_ports` are never searched: the node would find itself.
     pub fn new(config: &Config, own_ports: &[u16]) -> Self {
-        let mut settings = Self { configured: Vec::new(), broken: Vec::new(), files: Vec::new(), discovery: None };
+        let mut settings =
+            Self { configured: Vec::new(), broken: Vec::new(), files: Vec::new(), said: BTreeMap::new(), discovery: None };
+        settings.said = config.backends.iter().map(|backend| (backend.name.clone(), backend.clone())).collect();
         for backend in &config.backends {
             let built = match &backend.kind {
                 BackendKind::LlamaCpp { path: Some(path) } => {
@@ -64,6 +69,11 @@ impl Settings {
             Some(discovery) => discovery.lock().await.look().await.into_iter().map(|found| found.backend).collect(),
             None => Vec::new(),
         }
+    }
+
+    /// What the configuration says of a backend.
+    pub fn said_of(&self, name: &str) -> Option<&config::Backend> {
+        self.said.get(name)
     }
 
     #[cfg(feature = "llama-cpp")]

@@ -3,12 +3,13 @@
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 
+use atmo_capabilities::intent::{ConstraintError, Constraints};
 use serde_json::Value;
 
 use super::print::{self, Column};
 use super::session::{Session, Stop};
-use super::{IntentArguments, RouteArguments};
-use crate::control::{CommandError, Constraints, Request};
+use super::{ConstraintArguments, IntentArguments, RouteArguments, RouteCommand, evaluation};
+use crate::control::{self, CommandError, Request};
 
 /// Longest text that is read from standard input. Far more than a model's context, so that it is the model that says so.
 const TEXT_BYTES_MAX: u64 = 2 << 20;
@@ -16,20 +17,23 @@ const TEXT_BYTES_MAX: u64 = 2 << 20;
 const CANDIDATE_COLUMNS: [Column; 3] = [("CAPABILITY", &["capability"]), ("NODE", &["node"]), ("SCORE", &["score"])];
 
 pub async fn route(session: &Session, arguments: RouteArguments) -> Result<ExitCode, Stop> {
-    let constraints = Constraints { local_only: arguments.local_only };
-    let request = Request::Route { text: wanted(arguments.text)?, model: arguments.model, constraints };
+    let RouteArguments { command, text, explain, model, constraints } = arguments;
+    if let Some(RouteCommand::Eval { file, ablate }) = command {
+        return evaluation::evaluate(session, &file, ablate);
+    }
+    let request = Request::Route { text: wanted(text.unwrap_or_default())?, model, constraints: constraints.read()? };
     let route = session.ask(request).await?;
-    if session.json {
-        print::json(&route)?;
-    } else {
-        print_route(&route)?;
+    match route["explanation"].as_str() {
+        _ if session.json => print::json(&route)?,
+        Some(explanation) if explain => print::line(explanation.trim_end())?,
+        _ => print_route(&route)?,
     }
     Ok(fitting(&route["chosen"]))
 }
 
 pub async fn intent(session: &Session, arguments: IntentArguments) -> Result<ExitCode, Stop> {
-    let IntentArguments { text, explain, model, local_only } = arguments;
-    let constraints = Constraints { local_only };
+    let IntentArguments { text, explain, model, constraints } = arguments;
+    let constraints = constraints.read()?;
     let stream = !session.json;
     let mut answer = Answer::default();
     let request = Request::Intent { text: wanted(text)?, model, constraints, explain, stream };
@@ -42,6 +46,45 @@ pub async fn intent(session: &Session, arguments: IntentArguments) -> Result<Exi
         print_reasons(&reply, explain);
     }
     Ok(fitting(&reply["route"]))
+}
+
+impl ConstraintArguments {
+    /// Those that were given, checked here as well, so that a wrong one is an error of usage and costs no round trip.
+    fn read(self) -> Result<control::Constraints, Stop> {
+        let lists = [
+            ("type", self.kind),
+            ("node", self.node),
+            ("not_node", self.not_node),
+            ("label", self.label),
+            ("residency", self.residency),
+        ];
+        let figures = [
+            ("context_tokens", self.context_tokens),
+            ("max_cost", self.max_cost),
+            ("max_latency_ms", self.max_latency_ms),
+            ("min_quality", self.min_quality),
+        ];
+        let switches = [
+            ("local_only", self.local_only),
+            ("tools", self.tools),
+            ("vision", self.vision),
+            ("require_free", self.require_free),
+        ];
+        let lists = lists.into_iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| (name, Value::from(values)));
+        let figures = figures.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?))));
+        let switches = switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, Value::from(true)));
+        let given: control::Constraints =
+            lists.chain(figures).chain(switches).map(|(name, value)| (name.to_owned(), value)).collect();
+        let read = Constraints::default().set_json(&Value::Object(given.clone()));
+        read.map_err(|error| CommandError::usage(as_flag(error)))?;
+        Ok(given)
+    }
+}
+
+/// The error with the name as it is typed.
+fn as_flag(error: ConstraintError) -> ConstraintError {
+    let name = error.field.rsplit('.').next().unwrap_or_default().replace('_', "-");
+    ConstraintError { field: format!("--{name}"), ..error }
 }
 
 /// 3 where nothing was chosen.
@@ -104,7 +147,7 @@ impl Answer {
 /// Who answered and why: for people, so not on standard output.
 fn print_reasons(reply: &Value, explain: bool) {
     if reply["route"].is_null() {
-        print::error(&format!("nothing fits: {}", print::show(&reply["reason"])));
+        print::aside(&format!("atmo: nothing fits: {}", print::show(&reply["reason"])));
     } else if explain || io::stderr().is_terminal() {
         print::aside(&summary(reply));
     }

@@ -110,8 +110,11 @@ async fn join_without_node(session: &Session, code: &JoinCode) -> Result<Value, 
 pub async fn leave(session: &Session) -> Result<ExitCode, Stop> {
     let left = match session.node().await {
         Some(node) => node.request(Request::Leave, |_| Ok(())).await?,
-        None => membership::leave(&session.store()?)?.to_json(),
+        None => membership::leave(&session.store()?)?.left_json(),
     };
+    if let Some(warning) = left["warning"].as_str() {
+        print::aside(&format!("warning: {warning}"));
+    }
     session.say(&left, &format!("left the mesh {}; this node keeps its identity and is on its own from now on", mesh_name(&left)))
 }
 

@@ -43,8 +43,13 @@ pub fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
-pub fn error(message: &str) {
-    aside(&format!("atmo: {message}"));
+/// What went wrong, for people or, with `--json`, as `{"error", "exit_code"}` on one line.
+pub fn error(message: &str, exit_code: u8, as_json: bool) {
+    if as_json {
+        aside(&serde_json::json!({ "error": message, "exit_code": exit_code }).to_string());
+    } else {
+        aside(&format!("atmo: {message}"));
+    }
 }
 
 /// An aligned table of an array of objects; columns that no row fills are left out.
@@ -133,9 +138,20 @@ pub fn show(value: &Value) -> String {
 /// The name first, as it is; then the other fields, each with what it is called.
 fn show_object(map: &Map<String, Value>) -> String {
     let name = map.get("name").filter(|name| !name.is_null()).map(show);
-    let others = map.iter().filter(|(field, value)| *field != "name" && !value.is_null());
+    let others = map.iter().filter(|(field, value)| *field != "name" && says_something(value));
     let others = others.map(|(field, value)| format!("{} {}", field.replace('_', " "), show(value)));
     name.into_iter().chain(others).collect::<Vec<_>>().join("  ")
+}
+
+/// A table without entries, an empty text or a plain no beside other fields says nothing that people would miss.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
 }
 
 fn round(number: f64) -> String {

@@ -62,7 +62,7 @@ fn an_intent_is_text_or_standard_input() {
         panic!("not intent")
     };
     assert_eq!((arguments.text.as_str(), arguments.model.as_deref()), ("-", Some("m")));
-    assert!(arguments.explain && arguments.local_only);
+    assert!(arguments.explain && arguments.constraints.local_only);
 }
 
 #[test]

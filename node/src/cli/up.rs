@@ -36,6 +36,10 @@ struct Ready {
     name: String,
     /// As [`mesh_json`] gives it.
     mesh: Value,
+    /// Nobody else was ever admitted.
+    private: bool,
+    /// The API has health and metrics alone.
+    headless: bool,
     /// None in a mode without a local API.
     api: Option<String>,
     /// Multiaddr texts, best first; none in a mode without a network.
@@ -54,14 +58,21 @@ impl Ready {
     }
 
     fn to_json(&self) -> Value {
-        let Self { node_id, name, mesh, api, listen } = self;
+        let Self { node_id, name, mesh, api, listen, private: _, headless: _ } = self;
         json!({ "ready": true, "node_id": node_id, "name": name, "mesh": mesh, "api": api, "listen": listen })
     }
 
     fn to_text(&self) -> String {
-        let mesh =
-            self.mesh["name"].as_str().map_or_else(|| "in a private mesh".to_owned(), |name| format!("in the mesh {name}"));
-        let api = self.api.as_ref().map_or_else(String::new, |api| format!("\nOpenAI endpoint: http://{api}/v1"));
+        let mesh = match self.mesh["name"].as_str() {
+            Some(name) => format!("in the mesh {name}"),
+            None if self.private => "in a private mesh".to_owned(),
+            None => format!("in the mesh {}", print::show(&self.mesh["id"]).chars().take(10).collect::<String>()),
+        };
+        let api = match &self.api {
+            Some(api) if self.headless => format!("\nhealth and metrics: http://{api}/health and /metrics"),
+            Some(api) => format!("\nOpenAI endpoint: http://{api}/v1"),
+            None => String::new(),
+        };
         format!("{} is up, {mesh}{api}\n`atmo status` in another terminal tells more; Ctrl-C stops it", self.name)
     }
 }
@@ -99,6 +110,8 @@ fn announce(node: &Node, as_json: bool) {
         node_id: node.id.to_string(),
         name: node.name.clone(),
         mesh: mesh_json(&membership.mesh, membership.name.as_deref()),
+        private: membership.is_private(),
+        headless: node.mode == Mode::Headless,
         api: Some(node.api.to_string()),
         listen: Vec::new(),
     };
@@ -157,7 +170,9 @@ mod tests {
         Ready {
             node_id: "ab".to_owned(),
             name: "attic".to_owned(),
-            mesh: json!({ "id": "cd", "name": name }),
+            mesh: json!({ "id": "0123456789abcdef", "name": name }),
+            private: true,
+            headless: false,
             api: Some("127.0.0.1:11451".to_owned()),
             listen: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
         }
@@ -166,7 +181,7 @@ mod tests {
     #[test]
     fn programs_read_one_line() {
         let text = ready(Some("home")).to_json().to_string();
-        let expected = r#"{"ready":true,"node_id":"ab","name":"attic","mesh":{"id":"cd","name":"home"},"api":"127.0.0.1:11451","listen":["/ip4/127.0.0.1/tcp/1"]}"#;
+        let expected = r#"{"ready":true,"node_id":"ab","name":"attic","mesh":{"id":"0123456789abcdef","name":"home"},"api":"127.0.0.1:11451","listen":["/ip4/127.0.0.1/tcp/1"]}"#;
         assert_eq!(text, expected);
     }
 
@@ -176,6 +191,7 @@ mod tests {
             ready(None).to_text().starts_with("attic is up, in a private mesh\nOpenAI endpoint: http://127.0.0.1:11451/v1\n")
         );
         assert!(ready(Some("home")).to_text().contains("in the mesh home"));
+        assert!(Ready { private: false, ..ready(None) }.to_text().contains("in the mesh 0123456789\n"));
     }
 
     #[test]

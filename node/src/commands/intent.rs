@@ -21,7 +21,10 @@ pub async fn answer(node: &Node, ask: Ask, explained: bool, deltas: Option<Delta
     let began = Instant::now();
     let answer = match node.executor.run(ask).await {
         Ok(answer) => answer,
-        Err(ExecuteError::NothingFits(decision)) => return Ok(nobody(&decision, began, explained)),
+        Err(ExecuteError::NothingFits(decision) | ExecuteError::Resting { decision, .. }) => {
+            return Ok(nobody(&decision, began, explained));
+        }
+        Err(error @ ExecuteError::Away { .. }) => return Err(CommandError::failed(error)),
         Err(error @ ExecuteError::AllFailed(_)) => {
             return Err(CommandError::failed(format!("everyone who was asked failed: {error}")));
         }

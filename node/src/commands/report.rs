@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use atmo_capabilities::coordinator::NodeView;
 use atmo_capabilities::view::{Condition, Routable, Standing};
+use atmo_protocol::{Mode, NodeId, Roles};
 use serde_json::{Value, json};
 
+use crate::backends::BackendStatus;
 use crate::control::CommandError;
 use crate::membership::{mesh_json, rfc3339, role_names};
+use crate::mesh_change;
 use crate::node::Node;
 
 pub async fn status(node: &Node) -> Result<Value, CommandError> {
@@ -33,7 +36,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "api": node.api,
         "listen": listen,
         "embedder": node.executor.embedder.state(),
-        "backends": node.backends.statuses(),
+        "backends": backends(node),
         "open_circuits": open_circuits,
         "refused": tally,
         "running": node.executor.provider.running(),
@@ -44,9 +47,22 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
     }))
 }
 
+/// As the backends say of themselves, unless requests say otherwise.
+fn backends(node: &Node) -> Vec<BackendStatus> {
+    let mut statuses = node.backends.statuses();
+    for status in statuses.iter_mut().filter(|status| status.state == "up") {
+        if let Some(trouble) = node.executor.provider.trouble(&status.name) {
+            status.state = "degraded";
+            let ago = trouble.at.elapsed().as_secs();
+            status.detail = Some(format!("its last request failed {ago} s ago: {}", trouble.message));
+        }
+    }
+    statuses
+}
+
 /// What the user should know without asking.
 fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = roles(node).into_iter().chain(alone(node, nodes)).collect();
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for other in nodes.iter().filter(|other| other.standing == Standing::Alive) {
         *names.entry(&other.name).or_default() += 1;
@@ -65,6 +81,45 @@ fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// What the certificate keeps this node from.
+fn roles(node: &Node) -> Vec<String> {
+    let roles = node.current().membership.member.roles;
+    let offers: usize = node.backends.statuses().iter().map(|backend| backend.offers).sum();
+    let mut warnings = Vec::new();
+    if !roles.contains(Roles::PROVIDE) && offers > 0 {
+        warnings.push(format!(
+            "this node's certificate lacks the role `provide`: the {offers} capabilities of its backends are offered to nobody, itself \
+             included; to change that, `atmo leave` and join with a code of `atmo invite --roles consume,provide`"
+        ));
+    }
+    if !roles.contains(Roles::CONSUME) {
+        warnings.push("this node's certificate lacks the role `consume`: it serves others and asks only itself".to_owned());
+    }
+    warnings
+}
+
+/// A member that reaches nobody should say whom it tried.
+fn alone(node: &Node, nodes: &[NodeView]) -> Option<String> {
+    const SHOWN_MAX: usize = 3;
+    let current = node.current();
+    let reached = nodes.iter().any(|other| other.id != node.id && other.standing == Standing::Alive && other.hops.is_some());
+    if reached || node.mode == Mode::Standalone {
+        return None;
+    }
+    let mut known: BTreeMap<NodeId, Vec<String>> = mesh_change::known_nodes(&node.store, &current).into_iter().collect();
+    known.extend(nodes.iter().filter(|other| other.id != node.id).map(|other| (other.id, other.addresses.clone())));
+    if known.is_empty() {
+        return None;
+    }
+    let tried: Vec<&str> = known.values().flatten().map(String::as_str).take(SHOWN_MAX).collect();
+    let label = current.membership.label();
+    Some(format!(
+        "a member of the mesh {label}, and none of its {} other known nodes can be reached; tried: {}",
+        known.len(),
+        tried.join(", ")
+    ))
 }
 
 pub async fn nodes(node: &Node, all: bool) -> Result<Value, CommandError> {

@@ -12,6 +12,11 @@ use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Wro
 
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The dearest price that is announced, in money per million tokens.
+const COST_MAX: f64 = 100_000.0;
+/// Own texts of a capability beside its description, and the longest of them; what a body has room for.
+const EXEMPLARS_MAX: usize = 3;
+const EXEMPLAR_BYTES_MAX: usize = 512;
 
 /// `atmo.toml`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -72,8 +77,23 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn check(&self) -> Result<(), String> {
+        let limits = [
+            ("api_requests", u64::from(self.api_requests)),
+            ("mesh_requests", self.mesh_requests.into()),
+            ("body_bytes", self.body_bytes),
+            ("request_seconds", self.request_seconds),
+        ];
+        let zero = limits.into_iter().find(|(_, limit)| *limit == 0);
+        zero.map_or(Ok(()), |(name, _)| {
+            Err(format!("limits.{name} = 0 would refuse every request; leave it out for the default"))
+        })
+    }
+}
+
 /// An engine that was named rather than found.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(try_from = "BackendAsWritten")]
 pub struct Backend {
     /// Unique within the node; the kind, or the URL, where none was given.
@@ -81,6 +101,24 @@ pub struct Backend {
     pub kind: BackendKind,
     /// What is offered of it; empty = ask it, offer everything.
     pub models: Vec<String>,
+    /// What its owner says of all its models. Has no description.
+    pub general: About,
+    /// What its owner says of some of them, by name.
+    pub about: BTreeMap<String, About>,
+}
+
+/// What an owner says of models: what it does not say, the engine does.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct About {
+    pub description: Option<String>,
+    /// Texts that stand for what they are good for.
+    pub exemplars: Vec<String>,
+    /// From 0 to 1.
+    pub quality: Option<f32>,
+    /// Money per million tokens.
+    pub prompt_cost: Option<f64>,
+    pub completion_cost: Option<f64>,
 }
 
 /// What speaks to the engine, and what that needs.
@@ -106,6 +144,13 @@ struct BackendAsWritten {
     #[serde(default)]
     models: Vec<String>,
     path: Option<PathBuf>,
+    #[serde(default)]
+    exemplars: Vec<String>,
+    quality: Option<f32>,
+    prompt_cost: Option<f64>,
+    completion_cost: Option<f64>,
+    #[serde(default)]
+    about: BTreeMap<String, About>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -146,7 +191,12 @@ impl TryFrom<BackendAsWritten> for Backend {
             KindAsWritten::LlamaFarm => BackendKind::LlamaFarm { url },
             KindAsWritten::LlamaCpp => BackendKind::LlamaCpp { path: written.path },
         };
-        Ok(Self { name: written.name.unwrap_or(fallback), kind, models: written.models })
+        let BackendAsWritten { name, models, exemplars, quality, prompt_cost, completion_cost, about, .. } = written;
+        let general = About { description: None, exemplars, quality, prompt_cost, completion_cost };
+        for said in about.values().chain([&general]) {
+            said.check()?;
+        }
+        Ok(Self { name: name.unwrap_or(fallback), kind, models, general, about })
     }
 }
 
@@ -157,10 +207,31 @@ enum WrongBackend {
     NoUrl,
     #[error("`{0}` is not an http:// or https:// URL")]
     Url(String),
+    #[error("`{0}` lies outside of what it can be: a quality from 0 to 1, a price from 0 to {COST_MAX} per million tokens")]
+    Figure(&'static str),
+    #[error("`exemplars` holds more than {EXEMPLARS_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
+    Exemplars,
     #[error("`{field}` means nothing for kind = \"{kind}\"")]
     Field { field: &'static str, kind: KindAsWritten },
     #[error(transparent)]
     Name(#[from] WrongValue),
+}
+
+impl About {
+    fn check(&self) -> Result<(), WrongBackend> {
+        let within = |figure: Option<f64>, max: f64| figure.is_none_or(|figure| (0.0..=max).contains(&figure));
+        let figures = [
+            ("quality", self.quality.map(f64::from), 1.0),
+            ("prompt_cost", self.prompt_cost, COST_MAX),
+            ("completion_cost", self.completion_cost, COST_MAX),
+        ];
+        if let Some((name, ..)) = figures.into_iter().find(|(_, figure, max)| !within(*figure, *max)) {
+            return Err(WrongBackend::Figure(name));
+        }
+        let fits = |text: &String| !text.trim().is_empty() && text.len() <= EXEMPLAR_BYTES_MAX;
+        let all = self.exemplars.len() <= EXEMPLARS_MAX && self.exemplars.iter().all(fits);
+        if all { Ok(()) } else { Err(WrongBackend::Exemplars) }
+    }
 }
 
 impl fmt::Debug for KindAsWritten {
@@ -206,6 +277,7 @@ impl ConfigFile {
         let mut file = Self::parse(&text).map_err(|error| wrong(error.to_string()))?;
         file.find_paths_from(path.parent().unwrap_or(Path::new("")));
         file.check_names().map_err(wrong)?;
+        file.limits.check().map_err(wrong)?;
         Ok(file)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atmo_protocol::NodeId;
 use atmo_protocol::config::FRAME_BYTES_MAX;
@@ -22,7 +22,9 @@ use crate::swarm::streams::{CONTROL, Opener};
 /// Opening a control stream on a live connection takes a round trip.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// A control stream that broke on a live connection is not opened again sooner.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// A second break within this time is no accident: the peer reads another stream in place of ours.
+const BREAKS_APART: Duration = Duration::from_secs(10);
 /// What a node that stops takes to tell its peers.
 pub const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
@@ -53,6 +55,8 @@ pub struct Links {
     links: BTreeMap<NodeId, Link>,
     /// Readers of peers whose own connection event is still under way live here too.
     readers: BTreeMap<NodeId, AbortHandle>,
+    /// When a peer's control stream broke last while its connection held.
+    broken: BTreeMap<NodeId, Instant>,
     epoch: u64,
 }
 
@@ -64,7 +68,7 @@ struct Link {
 
 impl Links {
     pub fn new(opener: Opener, verifier: Arc<MemoVerifier>, events: mpsc::Sender<LinkEvent>) -> Self {
-        Self { opener, verifier, events, links: BTreeMap::new(), readers: BTreeMap::new(), epoch: 0 }
+        Self { opener, verifier, events, links: BTreeMap::new(), readers: BTreeMap::new(), broken: BTreeMap::new(), epoch: 0 }
     }
 
     /// Begins to write to a peer that just connected.
@@ -85,7 +89,14 @@ impl Links {
         old.inspect(AbortHandle::abort).is_some()
     }
 
+    /// Notes that a stream to `peer` broke; whether one did a moment ago already.
+    pub fn broke_again(&mut self, peer: NodeId) -> bool {
+        let now = Instant::now();
+        self.broken.insert(peer, now).is_some_and(|before| now - before < BREAKS_APART)
+    }
+
     pub fn close(&mut self, peer: &NodeId) {
+        self.broken.remove(peer);
         if let Some(link) = self.links.remove(peer) {
             link.writer.abort();
         }

@@ -88,6 +88,7 @@ pub fn open(swarm: &mut Swarm<Behaviour>, listen: &Listen, kept: Option<Ports>) 
 }
 
 fn listen_on(swarm: &mut Swarm<Behaviour>, address: &Multiaddr) -> Result<(), ListenError> {
+    tcp_port_is_free(address).map_err(|cause| ListenError { address: address.clone(), cause: cause.to_string() })?;
     let told = |error: TransportError<io::Error>| {
         let cause = match error {
             TransportError::MultiaddrNotSupported(_) => "this kind of address is not supported".to_owned(),
@@ -96,6 +97,16 @@ fn listen_on(swarm: &mut Swarm<Behaviour>, address: &Multiaddr) -> Result<(), Li
         ListenError { address: address.clone(), cause }
     };
     swarm.listen_on(address.clone()).map(|_| ()).map_err(told)
+}
+
+/// libp2p shares TCP ports (SO_REUSEPORT, for hole punching), so that the operating system would let two nodes have the same one and hand
+/// each a part of the connections. A plain socket is refused such a port.
+fn tcp_port_is_free(address: &Multiaddr) -> io::Result<()> {
+    let port = address.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None });
+    match (ip(address), port) {
+        (Some(ip), Some(port)) if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// libp2p wraps the operating system's error several times over; only the innermost says something.
@@ -125,6 +136,16 @@ fn free_ports() -> io::Result<Ports> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tcp_port_that_somebody_else_listens_on_is_not_free() {
+        let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let address = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        assert_eq!(tcp_port_is_free(&address(port)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(taken);
+        assert!(tcp_port_is_free(&address(port)).is_ok() && tcp_port_is_free(&address(0)).is_ok());
+    }
 
     #[test]
     fn loopback_comes_last_and_quic_first() {

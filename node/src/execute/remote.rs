@@ -7,6 +7,7 @@ use atmo_adapters::Call;
 use atmo_protocol::record::Load;
 use atmo_protocol::{CapabilityId, CertificateHash};
 use bytes::Bytes;
+use futures::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use super::BrokenOff;
@@ -33,13 +34,14 @@ pub struct RemoteAnswer {
 }
 
 impl RemoteAnswer {
-    /// Sends the request to the node of `from` and waits for its verdict.
+    /// Sends the request to the node of `from` and waits for its verdict; for `receipt_wait` at most until that node says that it is there.
     pub async fn ask(
         mut stream: ByteStream,
         call: Call,
         certificate: CertificateHash,
         from: CapabilityId,
         loads: LoadsHeard,
+        receipt_wait: Duration,
     ) -> Result<Self, Rejection> {
         let head = RequestHead {
             version: exchange::VERSION,
@@ -52,11 +54,8 @@ impl RemoteAnswer {
             body_bytes: call.body.len() as u32,
             extensions: Vec::new(),
         };
-        let verdict = async {
-            tokio::time::timeout(REQUEST_WAIT, exchange::write_request(&mut stream, &head, &call.body)).await??;
-            exchange::read_verdict(&mut stream).await
-        };
-        match verdict.await.map_err(lost)? {
+        let verdict = exchange_request(&mut stream, &head, &call.body, receipt_wait).await;
+        match verdict.map_err(lost)? {
             Verdict::Accepted { status, content_type, load } => {
                 _ = loads.try_send((from.clone(), load));
                 Ok(Self { status, content_type, from, loads, stream, trailer: None })
@@ -66,6 +65,7 @@ impl RemoteAnswer {
                 Err(Rejection::Busy { wait_ms, load })
             }
             Verdict::Refused { why, message } => Err(Rejection::Refused { why, message }),
+            Verdict::Received => Err(lost(io::Error::new(io::ErrorKind::InvalidData, "it acknowledged the request twice"))),
         }
     }
 
@@ -86,6 +86,24 @@ impl RemoteAnswer {
                 Some(Err(BrokenOff(format!("the connection to the executing node was lost ({error})"))))
             }
         }
+    }
+}
+
+/// Writes the request while listening for the first word, and gives the verdict.
+async fn exchange_request(
+    stream: &mut ByteStream,
+    head: &RequestHead,
+    body: &[u8],
+    receipt_wait: Duration,
+) -> io::Result<Verdict> {
+    let (mut reading, mut writing) = stream.split();
+    let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "the node does not answer");
+    let first = async { tokio::time::timeout(receipt_wait, exchange::read_verdict(&mut reading)).await.map_err(silent)? };
+    let write =
+        async { tokio::time::timeout(REQUEST_WAIT, exchange::write_request(&mut writing, head, body)).await.map_err(silent)? };
+    match tokio::try_join!(write, first)? {
+        ((), Verdict::Received) => exchange::read_verdict(&mut reading).await,
+        ((), verdict) => Ok(verdict),
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use atmo_adapters::Operation;
-use atmo_capabilities::intent::{Constraints, ModelChoice};
+use atmo_capabilities::intent::{ConstraintError, Constraints, ModelChoice};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 
@@ -18,31 +18,38 @@ use crate::prompt::{self, Prompt};
 
 type Taken = Result<Bytes, BytesRejection>;
 
-pub async fn chat(State(executor): State<Arc<Executor>>, body: Taken) -> Result<Response, ApiError> {
-    answer(&executor, Operation::Chat, body).await
+pub async fn chat(State(executor): State<Arc<Executor>>, headers: HeaderMap, body: Taken) -> Result<Response, ApiError> {
+    answer(&executor, Operation::Chat, &headers, body).await
 }
 
-pub async fn complete(State(executor): State<Arc<Executor>>, body: Taken) -> Result<Response, ApiError> {
-    answer(&executor, Operation::Complete, body).await
+pub async fn complete(State(executor): State<Arc<Executor>>, headers: HeaderMap, body: Taken) -> Result<Response, ApiError> {
+    answer(&executor, Operation::Complete, &headers, body).await
 }
 
-pub async fn embed(State(executor): State<Arc<Executor>>, body: Taken) -> Result<Response, ApiError> {
-    answer(&executor, Operation::Embed, body).await
+pub async fn embed(State(executor): State<Arc<Executor>>, headers: HeaderMap, body: Taken) -> Result<Response, ApiError> {
+    answer(&executor, Operation::Embed, &headers, body).await
 }
 
-async fn answer(executor: &Executor, operation: Operation, body: Taken) -> Result<Response, ApiError> {
+async fn answer(executor: &Executor, operation: Operation, headers: &HeaderMap, body: Taken) -> Result<Response, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(),
         _ => ApiError::invalid(None, "the request ended before its body did"),
     })?;
-    let Prompt { model, text, tools, vision } =
-        prompt::read(operation, &body).map_err(|error| ApiError::invalid(error.param, error.message))?;
-    let constraints = Constraints { tools, vision, ..Constraints::default() };
+    let prompt = prompt::read(operation, &body).map_err(|error| ApiError::invalid(error.param, error.message))?;
+    let constraints = constraints(&prompt, headers).map_err(|error| ApiError::invalid(Some("atmo"), error.to_string()))?;
+    let body = match &prompt.atmo {
+        Some(_) => prompt::without_atmo(&body).map_err(|error| ApiError::invalid(None, error.to_string()))?.into(),
+        None => body,
+    };
+    let Prompt { model, text, tokens, max_tokens, conversation, .. } = prompt;
     let ask = Ask {
         operation,
         model: ModelChoice::parse(&model),
         constraints,
         text,
+        prompt: tokens,
+        max_tokens,
+        conversation,
         body,
         deadline: Instant::now() + executor.request_max,
         trace: crate::chance::trace_id(),
@@ -50,6 +57,18 @@ async fn answer(executor: &Executor, operation: Operation, body: Taken) -> Resul
     let model = ask.model.clone();
     let answer = executor.run(ask).await.map_err(|error| ApiError::unanswered(&model, &error))?;
     Ok(respond(answer))
+}
+
+/// What the request itself needs, what its headers ask for and what its field `atmo` does: all of it holds.
+fn constraints(prompt: &Prompt, headers: &HeaderMap) -> Result<Constraints, ConstraintError> {
+    let mut constraints = Constraints { tools: prompt.tools, vision: prompt.vision, ..Constraints::default() };
+    for (name, value) in headers {
+        constraints.set_header(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+    }
+    if let Some(object) = &prompt.atmo {
+        constraints.set_json(object)?;
+    }
+    Ok(constraints)
 }
 
 /// The backend's answer as it comes in, with where it came from in the headers.

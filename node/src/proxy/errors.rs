@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::execute::{Attempt, ExecuteError, Failure};
 
+/// When to ask again for a model whose node or backend went away a moment ago: restarts take seconds.
+const AWAY_RETRY_S: u32 = 5;
+
 /// An error in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Debug)]
 pub struct ApiError {
@@ -68,6 +71,10 @@ impl ApiError {
     pub fn unanswered(model: &ModelChoice, error: &ExecuteError) -> Self {
         match error {
             ExecuteError::NothingFits(_) => Self::refused(model, error),
+            ExecuteError::Resting { rest, .. } => {
+                Self::unavailable(error.to_string(), u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+            }
+            ExecuteError::Away { .. } => Self::unavailable(error.to_string(), AWAY_RETRY_S),
             ExecuteError::AllFailed(attempts) => Self::all_failed(attempts, error.to_string()),
         }
     }
@@ -86,6 +93,12 @@ impl ApiError {
             }
             _ => Self { code: Some("nothing_fits"), ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message) },
         }
+    }
+
+    /// It may work soon.
+    fn unavailable(message: String, retry_after_s: u32) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
+        Self { code: Some("model_unavailable"), retry_after_s: Some(retry_after_s.max(1)), ..error }
     }
 
     fn all_failed(attempts: &[Attempt], message: String) -> Self {

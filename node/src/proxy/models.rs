@@ -42,11 +42,12 @@ pub async fn one(State(executor): State<Arc<Executor>>, Path(id): Path<String>) 
 
 fn models(executor: &Executor) -> Vec<Model> {
     let view = executor.view.load();
-    let reachable = |node| executor.may_ask_others || node == executor.me;
+    let reachable = |node| executor.may_ask_others() || node == executor.me;
     let mut nodes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (entry, condition) in view.entries().iter().zip(view.conditions()) {
         let is_model = entry.capability.can_chat() || entry.capability.can_embed();
         if is_model && condition.standing == Standing::Alive && reachable(entry.id.node) {
+            executor.recent.seen(&entry.capability.name, &entry.node_name);
             nodes.entry(&entry.capability.name).or_default().push(entry.node_name.to_string());
         }
     }

@@ -105,6 +105,15 @@ impl Document {
     }
 }
 
+/// Writes and removes a file of the size that documents have.
+pub fn try_writing(dir: &Path) -> io::Result<()> {
+    const BYTES: usize = 4096;
+    let path = dir.join(format!("probe{UNFINISHED}"));
+    let written = write_synced(&path, &[0; BYTES]);
+    let removed = fs::remove_file(&path);
+    written.and(removed)
+}
+
 enum Wrong {
     Damaged(String),
     Newer(u32),

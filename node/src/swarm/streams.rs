@@ -1,7 +1,7 @@
 //! Byte streams between admitted peers: a libp2p behaviour that opens and accepts substreams of two protocols and does nothing else.
 //!
-//! Control frames and requests each have a protocol name. A stream is opened on the *oldest* live connection to the peer, so that both
-//! directions agree on one while two exist. Accepted streams wait in a bounded queue; when it is full the newest is reset, which the peer
+//! Control frames and requests each have a protocol name. A stream is opened on the *newest* connection to the peer: after a crash the older
+//! ones lead to a process that is gone, which takes QUIC seconds to notice. Accepted streams wait in a bounded queue; when it is full the newest is reset, which the peer
 //! sees as "busy". Dialling is not done here: no connection, no stream.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -53,7 +53,7 @@ pub struct Open {
 }
 
 impl Opener {
-    /// Opens a stream on the oldest connection to `peer`. Fails at once with `NotConnected` where there is none. Dropping the future
+    /// Opens a stream on the newest connection to `peer`. Fails at once with `NotConnected` where there is none. Dropping the future
     /// gives the stream up.
     pub async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> io::Result<Stream> {
         let (reply, answer) = oneshot::channel();
@@ -85,7 +85,7 @@ impl Behaviour {
     }
 
     fn take_request(&mut self, open: Open) {
-        match self.connections.get(&open.peer).and_then(|connections| connections.first()) {
+        match self.connections.get(&open.peer).and_then(|connections| connections.last()) {
             Some(&connection) => self.to_handlers.push_back((open.peer, connection, open)),
             None => _ = open.reply.send(Err(io::Error::new(io::ErrorKind::NotConnected, "no connection to the node"))),
         }

@@ -9,8 +9,8 @@ use super::own::Echo;
 use super::vocabulary::{Blame, Event, Now, Output};
 use super::{Mesh, Slot};
 use crate::config::{
-    FETCH_DELAY_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, PENDING_MAX, PENDING_MS, PENDING_PER_SENDER_MAX, PROOFS_MAX,
-    QUARANTINE_MS, RECORD_COALESCE_MS, WANTED_MAX,
+    FETCH_DELAY_MS, LAST_RECORD_MS, LEASE_AHEAD_MS_MAX, LEASE_GRACE_MS, LEASE_MS, PENDING_MAX, PENDING_MS,
+    PENDING_PER_SENDER_MAX, PROOFS_MAX, QUARANTINE_MS, RECORD_COALESCE_MS, WANTED_MAX,
 };
 use crate::distance::LinkId;
 use crate::gradient::Standing;
@@ -176,7 +176,8 @@ impl Mesh {
     fn spread(&mut self, slot: Slot, announcement: &Announcement, from: Option<LinkId>) {
         let origin_tells = |peer: &NodeId| from.is_some() && announcement.record.neighbours.contains(&short_number(peer));
         for link in self.links.values_mut() {
-            let told = Some(link.id) == from || link.slot == slot || origin_tells(&link.peer);
+            // The origin itself is told of what others bring: only so does it learn of another holder of its key.
+            let told = Some(link.id) == from || (origin_tells(&link.peer) && link.slot != slot);
             if told {
                 link.outbox.records.remove(slot.0)
             } else {
@@ -222,13 +223,14 @@ impl Mesh {
             Some((number, true)) if seen == number => {}
             None if seen.0 < incarnation => {}
             _ if seen.0 < incarnation => {}
-            _ => match self.own.seen_newer(seen.0, now) {
-                Echo::Raised => {
-                    self.outputs.push_back(Output::PersistIncarnation(self.own.incarnation()));
-                    self.want_sign(RECORD_COALESCE_MS, now);
-                }
-                Echo::SecondHolder => self.event(Event::SecondHolderOfKey),
-            },
+            _ if self.second_holder => {}
+            _ => {
+                let signed_ms = announcement.record.lease_until_ms.saturating_sub(LEASE_MS);
+                self.second_holder = self.own.seen_newer(seen.0, signed_ms, now) == Echo::SecondHolder;
+                self.outputs.push_back(Output::PersistIncarnation(self.own.incarnation()));
+                let wait_ms = if self.second_holder { LAST_RECORD_MS } else { RECORD_COALESCE_MS };
+                self.want_sign(wait_ms, now);
+            }
         }
     }
 

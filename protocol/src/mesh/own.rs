@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::vocabulary::{MeshConfig, Now};
 use crate::codec;
 use crate::config::{
-    ADDRESS_BYTES_MAX, INCARNATION_INTERVAL_MS, LABEL_BYTES_MAX, LABELS_MAX, LEASE_MS, NAME_BYTES_MAX, NEIGHBOURS_MAX,
-    RECORD_INTERVAL_MS_MIN,
+    ADDRESS_BYTES_MAX, FORMER_LIFE_MS, INCARNATION_INTERVAL_MS, LABEL_BYTES_MAX, LABELS_MAX, LEASE_MS, NAME_BYTES_MAX,
+    NEIGHBOURS_MAX, RECORD_INTERVAL_MS_MIN,
 };
 use crate::envelope::ENVELOPE_OVERHEAD_BYTES;
 use crate::identity::{MeshId, NodeId, NodeKey};
@@ -34,15 +34,17 @@ pub(super) struct Own {
     leaving: bool,
     signed_ms: Option<u64>,
     raised_ms: Option<u64>,
+    /// The wall clock when this life began.
+    born_ms: u64,
     left_out: usize,
 }
 
 /// What a newer record of oneself means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Echo {
-    /// An earlier life of this node whose number was lost: a higher incarnation was chosen.
-    Raised,
-    /// Somebody outdoes a number that was raised already, or raises too often: another process lives with this key.
+    /// An earlier life of this node whose number was lost.
+    FormerLife,
+    /// Another process lives with this key: it signed this while we lived, or outdoes a number that was raised already.
     SecondHolder,
 }
 
@@ -64,6 +66,7 @@ impl Own {
             leaving: false,
             signed_ms: None,
             raised_ms: None,
+            born_ms: now.wall_ms,
             left_out: 0,
         };
         own.rename(config.name);
@@ -149,16 +152,16 @@ impl Own {
         Some(sealed.expect("every field was cut to its limit before"))
     }
 
-    /// A newer record of ourselves, or another one with our number, was seen.
-    pub fn seen_newer(&mut self, incarnation: u64, now: Now) -> Echo {
+    /// A newer record of ourselves, or another one with our number, was seen; it was signed at `signed_ms`, unix milliseconds. Chooses a
+    /// higher incarnation, which a second holder of the key cannot take for a former life of its own.
+    pub fn seen_newer(&mut self, incarnation: u64, signed_ms: u64, now: Now) -> Echo {
         let raised_before = self.raised_ms.is_some_and(|raised| now.mono_ms < raised + INCARNATION_INTERVAL_MS);
-        if raised_before || (self.raised_ms.is_some() && incarnation > self.incarnation) {
-            return Echo::SecondHolder;
-        }
+        let outdone = raised_before || (self.raised_ms.is_some() && incarnation > self.incarnation);
+        let in_our_life = signed_ms > self.born_ms + FORMER_LIFE_MS;
         self.raised_ms = Some(now.mono_ms);
         self.incarnation = (incarnation.max(self.incarnation) + 1).max(now.wall_ms / 1_000);
         self.sequence = 0;
-        Echo::Raised
+        if outdone || in_our_life { Echo::SecondHolder } else { Echo::FormerLife }
     }
 
     fn record(&self, mut neighbours: Vec<u64>, now: Now) -> NodeRecord {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{ORIGIN_BURST, PROBE_INTERVAL_MS, RECORD_INTERVAL_MS_MIN, REDIAL_INTERVAL_MS};
+use crate::config::{LEASE_MS, ORIGIN_BURST, PROBE_INTERVAL_MS, RECORD_INTERVAL_MS_MIN, REDIAL_INTERVAL_MS};
 use crate::envelope::Envelope;
 use crate::identity::{MeshId, NodeKey};
 use crate::membership::{Roles, issue_from_root};
@@ -473,7 +473,41 @@ fn a_former_life_raises_the_incarnation_and_a_second_holder_is_told() {
     assert!(!rig.events().contains(&Event::SecondHolderOfKey), "an older life means nothing");
     let outdone = echo(&rig, ours + 20);
     rig.push(&peer, &me, [outdone], at(40_000));
+    rig.wait(at(41_500));
     assert!(rig.events().contains(&Event::SecondHolderOfKey));
+}
+
+/// Two machines started from one data folder.
+#[test]
+fn what_is_signed_in_our_life_and_not_by_us_is_of_a_second_holder() {
+    let peer = Peer::new(2);
+    let mut rig = Rig::with_links([&peer]);
+    let ours = rig.mesh.incarnation();
+    let me = Peer::new(1);
+    let signed_ms = WALL_MS + 60_000;
+    let theirs = NodeRecord { incarnation: ours + 60, lease_until_ms: signed_ms + LEASE_MS, ..rig.me.record(1) };
+    rig.push(&peer, &me, [rig.me.seal(theirs)], at(60_100));
+    rig.outputs();
+    rig.mesh.handle(at(60_200), Input::IncarnationPersisted(ours + 61));
+    rig.wait(at(61_000));
+    assert!(rig.events().contains(&Event::SecondHolderOfKey));
+    // The other one must not take it for a former life, so the last record is an ordinary one with a full lease.
+    rig.mesh.handle(at(61_100), Input::Leave);
+    let last = rig.mesh.table.record(rig.mesh.me).unwrap();
+    assert_eq!((last.record.incarnation, last.record.lease_until_ms > WALL_MS + LEASE_MS), (ours + 61, true));
+}
+
+/// In a mesh of three the two holders may be linked to different peers.
+#[test]
+fn an_origin_is_told_what_others_bring_of_it() {
+    let (origin, other) = (Peer::new(2), Peer::new(3));
+    let mut rig = Rig::with_links([&origin, &other]);
+    rig.push(&origin, &origin, [origin.sealed(1)], at(10));
+    rig.say(&origin, at(500));
+    let elsewhere = origin.seal(NodeRecord { incarnation: 9, ..origin.record(1) });
+    rig.push(&other, &origin, [elsewhere.clone()], at(600));
+    let pushed = |frame: &Frame| matches!(frame, Frame::Push(push) if push.records.contains(&elsewhere));
+    assert!(rig.say(&origin, at(700)).iter().any(pushed));
 }
 
 #[test]

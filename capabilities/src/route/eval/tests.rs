@@ -1,0 +1,81 @@
+//! Recorded floors: each a little below what was measured when it was set, so that whoever makes routing worse is told.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::embed::rten::RtenEmbedder;
+
+/// What a report must at least reach.
+struct Floor {
+    top1: f32,
+    top3: f32,
+    coverage: f32,
+    precision: f32,
+    /// At most so many.
+    unserved: usize,
+}
+
+fn measured(json: &str, with_exemplars: bool) -> Report {
+    let mut set = LabelledSet::parse(json).unwrap();
+    if !with_exemplars {
+        set.capabilities.iter_mut().for_each(|capability| capability.exemplars.clear());
+    }
+    let embedder = RtenEmbedder::load().unwrap();
+    let evaluation = Evaluation::new(&set, &embedder, EmbeddingSpace::minilm(), &|| 0).unwrap();
+    let report = evaluation.report(&|| 0);
+    println!("{}", serde_json::to_string(&Report { errors: Vec::new(), ..report.clone() }).unwrap());
+    println!("{:?}", evaluation.left_out());
+    report
+}
+
+fn reaches(report: &Report, floor: &Floor) {
+    assert!(report.top1 >= floor.top1 && report.top3 >= floor.top3, "{report:?}");
+    assert!(report.coverage >= floor.coverage && report.precision >= floor.precision, "{report:?}");
+    assert!(report.unserved.accepted <= floor.unserved, "{report:?}");
+}
+
+const DEVELOPMENT: &str = include_str!("../../../assets/routing/dev-set.json");
+
+#[test]
+fn the_development_set_is_routed_this_well_without_exemplars_of_its_own() {
+    reaches(&measured(DEVELOPMENT, false), &Floor { top1: 0.83, top3: 0.95, coverage: 0.92, precision: 0.83, unserved: 2 });
+}
+
+#[test]
+fn the_development_set_is_routed_this_well_with_exemplars_of_its_own() {
+    reaches(&measured(DEVELOPMENT, true), &Floor { top1: 0.85, top3: 0.94, coverage: 0.92, precision: 0.85, unserved: 2 });
+}
+
+/// Sets of other hands that thresholds were tuned on, and whose manner of asking was seen before the corpus was last extended.
+#[test]
+fn the_tuning_sets_are_routed_this_well() {
+    let floor = Floor { top1: 0.88, top3: 0.96, coverage: 0.94, precision: 0.88, unserved: 7 };
+    reaches(&measured(include_str!("../../../assets/routing/tune-a.json"), false), &floor);
+    reaches(&measured(include_str!("../../../assets/routing/tune-b.json"), false), &floor);
+}
+
+#[test]
+fn what_each_kind_of_evidence_adds_is_measured() {
+    let ticks = Cell::new(0);
+    let clock = || {
+        ticks.set(ticks.get() + 5);
+        ticks.get()
+    };
+    let set = r#"{"capabilities":[{"id":"a","type":"llm","name":"sqlcoder","description":"text to SQL"},
+        {"id":"b","type":"tts","name":"piper","description":"speaks text aloud"}],
+        "intents":[{"text":"read this out loud","accept":["b"]},{"text":"a query for the ten newest orders","accept":["a"]}]}"#;
+    let ablation = ablate(set, &RtenEmbedder::load().unwrap(), &clock).unwrap();
+    assert_eq!((ablation.full.n, ablation.full.top1, ablation.without.len()), (2, 1.0, 4));
+    assert_eq!(ablation.full.decide_us, Percentiles { p50: 5.0, p99: 5.0 });
+    assert_eq!(ablation.full.embed_ms, Percentiles { p50: 0.005, p99: 0.005 });
+}
+
+#[test]
+fn a_malformed_set_is_refused_with_its_cause() {
+    let cause = |json: &str| LabelledSet::parse(json).unwrap_err().to_string();
+    assert!(cause("{").contains("line 1"), "{}", cause("{"));
+    let unknown = r#"{"capabilities":[],"intents":[{"text":"x","accept":["ghost"]}]}"#;
+    assert!(cause(unknown).contains("ghost"));
+    let twice = r#"{"capabilities":[{"id":"a","type":"x","name":"a"},{"id":"a","type":"x","name":"b"}],"intents":[]}"#;
+    assert!(cause(twice).contains("two capabilities"));
+}

@@ -1,0 +1,72 @@
+//! What an owner says of an engine's models beyond what the engine says itself: prices, quality, what they are good for.
+
+use atmo_capabilities::capability::{Offer, facts};
+use atmo_protocol::record::{BodyVector, Cost, OWN_VECTORS_MAX, QuantizedVector};
+
+use crate::config::{About, Backend};
+
+/// Micros per 1,000 tokens in a unit of money per million.
+const MICROS_PER_1K: f64 = 1_000.0;
+
+/// Puts the owner's words into an offer of `backend`: what is said of its model counts before what is said of all of them.
+pub fn amend(offer: &mut Offer, backend: &Backend) {
+    let nothing = About::default();
+    let model = backend.about.get(&offer.body.name).unwrap_or(&nothing);
+    let general = &backend.general;
+    if let Some(description) = &model.description {
+        offer.body.description.clone_from(description);
+    }
+    if let Some(quality) = model.quality.or(general.quality) {
+        offer.body.facts.retain(|(fact, _)| fact != facts::QUALITY);
+        offer.body.facts.push((facts::QUALITY.to_owned(), quality.to_string()));
+        offer.body.facts.sort();
+    }
+    let price = |model: Option<f64>, general: Option<f64>| model.or(general).map(|money| (money * MICROS_PER_1K).ceil() as u32);
+    let Cost { prompt_micros_per_1k, completion_micros_per_1k } = &mut offer.cost;
+    *prompt_micros_per_1k = price(model.prompt_cost, general.prompt_cost).unwrap_or(*prompt_micros_per_1k);
+    *completion_micros_per_1k = price(model.completion_cost, general.completion_cost).unwrap_or(*completion_micros_per_1k);
+    // The description is the first of a body's own texts.
+    let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_VECTORS_MAX - 1);
+    offer.body.vectors.extend(texts.map(|text| unplaced(text)));
+}
+
+/// A text whose vector is yet to be made.
+fn unplaced(text: &str) -> BodyVector {
+    BodyVector { text: text.to_owned(), space: String::new(), vector: QuantizedVector { scale: 0.0, values: Vec::new() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use atmo_protocol::Slug;
+    use atmo_protocol::record::CapabilityBody;
+
+    use super::*;
+    use crate::config::ConfigFile;
+
+    #[test]
+    fn what_is_said_of_a_model_counts_before_what_is_said_of_all() {
+        let file = "[[backends]]\nkind = 'openai'\nurl = 'http://x/v1'\nprompt_cost = 0.5\ncompletion_cost = 1.5\nquality = 0.4\n\
+                    [backends.about.'big']\ndescription = 'the best'\nexemplars = ['draft a contract']\nquality = 0.9\nprompt_cost = 3";
+        let backend = ConfigFile::parse(file).unwrap().backends.remove(0);
+        let offer = |name: &str| {
+            let body = CapabilityBody {
+                kind: "llm".into(),
+                name: name.into(),
+                description: "said".into(),
+                facts: Vec::new(),
+                exemplars: Vec::new(),
+                vectors: Vec::new(),
+                extensions: Vec::new(),
+            };
+            let mut offer = Offer { slug: Slug::from_name(name), body, cost: Cost::default(), slots: 1 };
+            amend(&mut offer, &backend);
+            offer
+        };
+        let (big, other) = (offer("big"), offer("other"));
+        assert_eq!((big.cost.prompt_micros_per_1k, big.cost.completion_micros_per_1k), (3_000, 1_500));
+        assert_eq!((other.cost.prompt_micros_per_1k, other.body.description.as_str()), (500, "said"));
+        assert_eq!(big.body.facts, [("quality".to_owned(), "0.9".to_owned())]);
+        assert_eq!((big.body.description.as_str(), big.body.vectors[0].text.as_str()), ("the best", "draft a contract"));
+        assert!(other.body.vectors.is_empty());
+    }
+}
