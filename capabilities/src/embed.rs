@@ -18,8 +18,9 @@ pub use vector::{UnitVector, VectorFault, quantise};
 
 /// Name of the built-in model's space.
 pub const MINILM_SPACE: &str = "minilm-l6-v2-w8";
-/// Most tokens of a text that are embedded; what follows is not read. The model was trained on 128 and made for at most 512.
-pub const TOKENS_MAX: usize = 256;
+/// Most tokens of a text that are embedded: of a longer one its beginning and its end, where people say what they want. The model was
+/// trained on 128; at this many a long prompt takes some 40 ms.
+pub const TOKENS_MAX: usize = 96;
 
 /// Something that places texts in an embedding space. Pure: the same text gives the same vector, whatever it is batched with.
 pub trait Embedder: Send {

@@ -26,12 +26,14 @@ static SETS: LazyLock<Vec<ExemplarSet>> = LazyLock::new(|| {
 });
 
 fn join_corpus(sets: &mut [ExemplarSet]) {
-    let mut kind = None;
+    let mut kind: Option<usize> = None;
     for line in CORPUS.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match line.strip_prefix("= ") {
             Some(thing) => kind = thing.split_whitespace().next().and_then(|id| sets.iter().position(|set| set.id == id)),
             None => {
-                sets.iter_mut().nth(kind.unwrap_or(usize::MAX)).into_iter().for_each(|set| set.exemplars.push(line.to_owned()))
+                if let Some(set) = kind.and_then(|place| sets.get_mut(place)) {
+                    set.exemplars.push(line.to_owned());
+                }
             }
         }
     }

@@ -87,7 +87,7 @@ impl Embedder for RtenEmbedder {
 
     /// Texts are run shortest first, so that little is spent on padding.
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let encoded: Vec<Vec<u32>> = texts.iter().map(|text| self.words.encode(text, TOKENS_MAX)).collect();
+        let encoded: Vec<Vec<u32>> = texts.iter().map(|text| self.words.encode_ends(text, TOKENS_MAX)).collect();
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|place| encoded[*place].len());
         let mut vectors = vec![Vec::new(); texts.len()];

@@ -14,6 +14,8 @@ const END: u32 = 102;
 const UNKNOWN: u32 = 100;
 /// Longer words are not taken apart: as in the model's own tokenizer.
 const WORD_CHARS_MAX: usize = 100;
+/// Characters of a text's end that are read for each token wanted of it: more than nearly any token has.
+const CHARS_PER_TOKEN: usize = 12;
 
 /// A vocabulary, ready to cut words.
 #[derive(Debug)]
@@ -60,6 +62,20 @@ impl WordPiece {
         self.cut(&word, &mut ids);
         ids.truncate(tokens_max.saturating_sub(1));
         ids.push(END);
+        ids
+    }
+
+    /// The ids of `text`, or of its two ends in equal parts where it has more than `tokens_max` (at least 4). Reads no more than it must.
+    pub fn encode_ends(&self, text: &str, tokens_max: usize) -> Vec<u32> {
+        let mut ids = self.encode(text, tokens_max + 1);
+        if ids.len() <= tokens_max {
+            return ids;
+        }
+        ids.truncate(tokens_max / 2);
+        let wanted = tokens_max - ids.len();
+        let start = text.char_indices().rev().nth(wanted * CHARS_PER_TOKEN).map_or(0, |(start, _)| start);
+        let end = self.encode(&text[start..], wanted * CHARS_PER_TOKEN + 2);
+        ids.extend(&end[end.len().saturating_sub(wanted).max(1)..]);
         ids
     }
 
@@ -134,7 +150,21 @@ mod tests {
             let ids = VOCABULARY.with(|vocabulary| vocabulary.encode(&text, tokens_max));
             prop_assert!((2..=tokens_max).contains(&ids.len()));
             prop_assert!(ids[0] == START && ids.last() == Some(&END) && ids.iter().all(|id| *id < 30_522));
+            let ends = VOCABULARY.with(|vocabulary| vocabulary.encode_ends(&text, tokens_max.max(4)));
+            prop_assert!((2..=tokens_max.max(4)).contains(&ends.len()));
+            prop_assert!(ends[0] == START && ends.last() == Some(&END));
         }
+    }
+
+    #[test]
+    fn of_a_long_text_both_ends_are_read() {
+        let vocabulary = vocabulary();
+        let long = format!("translate this {} into french", "and so on ".repeat(10_000));
+        let ids = vocabulary.encode_ends(&long, 16);
+        assert_eq!(ids.len(), 16);
+        assert_eq!(ids[..3], vocabulary.encode("translate this", 9)[..3]);
+        assert_eq!(ids[13..], vocabulary.encode("into french", 9)[1..]);
+        assert_eq!(vocabulary.encode_ends("short", 16), vocabulary.encode("short", 16));
     }
 
     /// Ids that the model's published tokenizer gives.

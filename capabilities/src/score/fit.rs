@@ -80,13 +80,18 @@ pub fn quality(facts: &Facts) -> f32 {
     if facts.demonstration { DEMONSTRATION } else { SMALLEST + (1.0 - SMALLEST) * quality_score(facts) }
 }
 
-/// From 0 (the demonstration model) to 1: the size, moved a little by what the owner says.
+/// From 0 (the demonstration model) to 1: the size, moved a little by what the owner says; where no size is said, as of a hosted model, the
+/// owner's word alone.
 pub fn quality_score(facts: &Facts) -> f32 {
     if facts.demonstration {
         return 0.0;
     }
     let size = size(facts);
-    facts.quality.map_or(size, |said| said.clamp(size - WORD_OF_OWNER, size + WORD_OF_OWNER)).clamp(0.0, 1.0)
+    let believed = |said: f32| match facts.parameters_billions {
+        Some(_) => said.clamp(size - WORD_OF_OWNER, size + WORD_OF_OWNER),
+        None => said,
+    };
+    facts.quality.map_or(size, believed).clamp(0.0, 1.0)
 }
 
 /// Whether a model of this size (from [`size`]) suits a request this hard (from [`complexity`](super::complexity::complexity)).

@@ -192,6 +192,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(from_example, defaults);
     let everything: String = example.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
     let file = ConfigFile::parse(&everything).unwrap();
-    assert_eq!(file.backends.len(), 4, "one of each kind");
+    assert_eq!(file.backends.len(), 5, "one of each kind, and one that its owner describes");
+    assert!(file.backends.iter().any(|backend| !backend.about.is_empty()));
     assert!(file.name.is_some() && file.join.is_some() && !file.labels.is_empty());
 }
