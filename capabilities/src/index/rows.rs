@@ -52,7 +52,7 @@ impl Query {
     pub fn of(vector: &[f32]) -> Self {
         let largest = vector.iter().fold(f32::EPSILON, |largest, value| largest.max(value.abs()));
         let scale = largest / f32::from(i16::MAX);
-        let values = vector.iter().map(|value| rounded(value / scale) as i16).collect();
+        let values = vector.iter().map(|value| rounded(value / scale)).collect();
         Self { values: dot::Query::new(values), signature: signature(vector.iter().copied()), scale, mean_dot: 0.0 }
     }
 
@@ -68,10 +68,9 @@ impl Query {
     }
 }
 
-/// `value` rounded to the nearest whole number, for less than 2^22. Without a call, so that loops over it are vectorised.
-fn rounded(value: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    value + ROUND - ROUND
+/// `value` rounded to the nearest whole number. Without a call, so that loops over it are vectorised.
+fn rounded(value: f32) -> i16 {
+    (value + 0.5f32.copysign(value)) as i16
 }
 
 impl Rows {
