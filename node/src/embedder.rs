@@ -11,11 +11,14 @@ use atmo_capabilities::cache::IntentCache;
 use atmo_capabilities::capability::embedded;
 use atmo_capabilities::embed::rten::{self, RtenEmbedder};
 use atmo_capabilities::embed::{EmbedError, Embedder, MINILM_SPACE};
+use atmo_capabilities::proof;
 use atmo_protocol::record::CapabilityBody;
 use tokio_util::sync::CancellationToken;
 
 /// With no request for this long the model is let go; loading it again takes about 100 ms.
 const IDLE: Duration = Duration::from_secs(60);
+/// Grows when a text gets another vector than before: long ones are read at both ends since 2.
+const KEPT_VERSION: u32 = 2;
 /// Texts whose vectors are kept on disk: 1.5 KB each.
 const KEPT_MAX: usize = 512;
 
@@ -44,7 +47,7 @@ impl EmbedderSlot {
         Self {
             loaded: Mutex::default(),
             asked: Mutex::default(),
-            kept: Mutex::new(Kept::read(data_dir.join(format!("vectors-{MINILM_SPACE}.bin")))),
+            kept: Mutex::new(Kept::read(data_dir.join(format!("vectors-{KEPT_VERSION}-{MINILM_SPACE}.bin")))),
         }
     }
 
@@ -76,6 +79,13 @@ impl EmbedderSlot {
             slot.let_go(|used| used.is_none());
             bodies
         };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(EmbedError::Run(panic.to_string())))
+    }
+
+    /// The text of `body` whose vector is not its own, if there is one.
+    pub async fn disproved(self: &Arc<Self>, body: Arc<CapabilityBody>) -> Result<Option<String>, EmbedError> {
+        let slot = Arc::clone(self);
+        let work = move || proof::disproved(&body, &*slot.get_for_request()?);
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(EmbedError::Run(panic.to_string())))
     }
 
