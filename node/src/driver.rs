@@ -255,7 +255,10 @@ impl Driver {
     fn settle(&mut self) {
         while let Some(output) = self.coordinator.poll_output() {
             match output {
-                Output::View(view) => self.parts.view.store(view),
+                Output::View(view) => {
+                    build_graph(&view);
+                    self.parts.view.store(view);
+                }
                 Output::Event(event) => self.report(event),
                 Output::Mesh(output) => self.carry_out(output),
             }
@@ -548,6 +551,13 @@ impl Driver {
                 () = self.clock.sleep_until(self.coordinator.poll_timeout()) => self.coordinator.handle_timeout(self.clock.now()),
             }
         }
+    }
+}
+
+/// A very large mesh is searched by a graph, which takes minutes to build; until it is there, and as it grows, the scan answers.
+fn build_graph(view: &RoutingView) {
+    if let Some(job) = view.roster().index().graph_job() {
+        tokio::task::spawn_blocking(move || job.run());
     }
 }
 

@@ -29,7 +29,7 @@ impl Projection {
         let (mut turn, mut reduce) = (Rows::default(), Rows::default());
         for (number, row) in rows.enumerate() {
             let matrix = if number < dims { &mut turn } else { &mut reduce };
-            matrix.push(&read_row(row)?);
+            matrix.push(&read_row(row)?, &[]);
         }
         (turn.len() == dims && !reduce.is_empty()).then_some(Self { turn, reduce })
     }
@@ -37,6 +37,11 @@ impl Projection {
     /// The same, leaving descriptions as they are.
     pub fn without_turning(self) -> Self {
         Self { turn: Rows::default(), ..self }
+    }
+
+    /// The number of principal directions.
+    pub fn reduced_dims(&self) -> usize {
+        self.reduce.len()
     }
 
     /// A centred description turned towards requests; `None` where nothing is left of it.

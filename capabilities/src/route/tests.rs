@@ -2,6 +2,7 @@
 
 mod constrained;
 mod explained;
+mod screened;
 mod shared;
 
 use std::collections::BTreeMap;
