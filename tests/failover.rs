@@ -136,6 +136,19 @@ async fn a_stream_that_breaks_off_says_so() {
     assert_eq!(answer.status(), 200);
     let text = in_time(PATIENCE, "the stream ends", answer.text()).await;
     assert!(text.as_ref().map_or(true, |text| text.contains("error") && !text.contains("[DONE]")), "{text:?}");
+    // A server that crashes behind a proxy merely ends its answer.
+    engine.behaves(Manner::Stopping { after: 2 });
+    let text = in_time(PATIENCE, "the stream ends", visitor.chat("twin", true).await.text()).await.expect("it is text");
+    assert!(text.contains("error") && !text.contains("[DONE]"), "{text}");
+    let intent = visitor.atmo(&["intent", "--model", "twin", "hello"]).await;
+    assert_eq!(intent.code, Some(1), "half an answer is no success: {intent}");
+    let status = provider.json(&["status"]).await;
+    assert_eq!(status["backends"][0]["state"], "degraded", "{status}");
+    // Three answers that broke off are enough: the circuit rests, and says so.
+    let resting = visitor.chat("twin", true).await;
+    assert_eq!(resting.status(), 503);
+    assert!(resting.headers().contains_key("retry-after"));
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
     engine.behaves(Manner::Proper);
     assert_eq!(visitor.chat("twin", true).await.status(), 200);
 }

@@ -12,6 +12,9 @@ pub use crate::openai::types::Usage;
 /// How much of the end of a JSON answer is kept to find `usage` in; it stands behind the text, and little follows it.
 const TAIL_BYTES: usize = 4 << 10;
 
+/// The last event of a stream.
+const DONE: &str = "[DONE]";
+
 /// Fed with the chunks of one answer. Pure: knows no clock, changes no byte.
 #[derive(Debug)]
 pub struct Observer {
@@ -19,6 +22,8 @@ pub struct Observer {
     usage: Option<Usage>,
     pieces: u32,
     finish_reason: Option<String>,
+    /// The stream said that it was over.
+    done: bool,
 }
 
 #[derive(Debug)]
@@ -33,13 +38,14 @@ impl Observer {
     pub fn new(content_type: &str) -> Self {
         let events = content_type.trim_start().starts_with("text/event-stream");
         let form = if events { Form::Events(SseParser::new()) } else { Form::Json(Vec::new()) };
-        Self { form, usage: None, pieces: 0, finish_reason: None }
+        Self { form, usage: None, pieces: 0, finish_reason: None, done: false }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
         match &mut self.form {
             Form::Events(parser) => {
                 let events = parser.push(bytes);
+                self.done |= events.iter().any(|event| event.data.trim() == DONE);
                 events.iter().filter_map(|event| ChatChunk::read(&event.data)).for_each(|chunk| self.take(chunk));
             }
             Form::Json(tail) => keep_tail(tail, bytes),
@@ -67,6 +73,14 @@ impl Observer {
     /// Why a stream ended: `stop`, `length`. Absent where it broke off.
     pub fn finish_reason(&self) -> Option<&str> {
         self.finish_reason.as_deref()
+    }
+
+    /// Whether what was read so far is a whole answer. A stream whose connection merely ends looks like one that is over.
+    pub fn is_complete(&self) -> bool {
+        match &self.form {
+            Form::Events(_) => self.done || self.finish_reason.is_some(),
+            Form::Json(_) => true,
+        }
     }
 
     fn take(&mut self, chunk: ChatChunk) {
@@ -109,6 +123,7 @@ mod tests {
             let observer = observed("text/event-stream; charset=utf-8", body, piece);
             assert_eq!(observer.usage(), Usage { prompt_tokens: 4, completion_tokens: 9 });
             assert_eq!((observer.pieces(), observer.finish_reason()), (1, Some("stop")));
+            assert!(observer.is_complete());
         }
     }
 
@@ -117,6 +132,7 @@ mod tests {
         let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".repeat(3);
         let observer = observed("text/event-stream", &body, 11);
         assert_eq!((observer.usage().completion_tokens, observer.reported()), (3, None));
+        assert!(!observer.is_complete(), "it only stopped");
     }
 
     #[test]

@@ -58,7 +58,7 @@ enum Command {
     /// Start a node and stay in the foreground; Ctrl-C drains, once more ends at once
     #[command(after_help = "Examples:\n  atmo up\n  atmo up --name attic --join CODE\n  atmo up --mode provider --no-builtin")]
     Up(Box<UpArguments>),
-    /// Stop the running node; what it is answering is finished first
+    /// Stop the running node; what it is answering gets ten seconds to finish
     #[command(after_help = "Example:\n  atmo down")]
     Down,
     /// Found or name a mesh

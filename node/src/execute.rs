@@ -38,6 +38,8 @@ const ATTEMPTS_MAX: usize = 4;
 /// A node that has not said by now that it received the request is gone or stopped, where somebody else could answer: several round trips
 /// around the world, and far less than gossip needs to notice.
 const RECEIPT_WAIT: Duration = Duration::from_millis(1_500);
+/// Where nobody else could answer, a slow link gets more time; then the client may try again, and by then gossip knows.
+const RECEIPT_WAIT_ALONE: Duration = Duration::from_millis(3_000);
 
 /// What handlers need to get a request answered. Shared by all of them.
 pub struct Executor {
@@ -106,8 +108,12 @@ pub struct Attempt {
 /// What kind of failure, for the status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    Busy { wait_ms: u32 },
+    Busy {
+        wait_ms: u32,
+    },
     TimedOut,
+    /// It did not get the request, or did not say so.
+    Unreachable,
     Broken,
 }
 
@@ -266,13 +272,13 @@ impl Executor {
         };
         match outcome {
             Ok((status, content_type, first, rest)) => {
-                in_flight.succeeded();
+                in_flight.began();
                 Ok(Begun { status, content_type, first, rest, in_flight })
             }
             Err((why, message)) => {
                 match why {
                     Failure::Busy { wait_ms } => in_flight.busy(wait_ms),
-                    Failure::TimedOut | Failure::Broken => in_flight.failed(),
+                    Failure::TimedOut | Failure::Unreachable | Failure::Broken => in_flight.failed(),
                 }
                 Err((why, message))
             }
@@ -297,7 +303,7 @@ impl Executor {
 
     async fn begin_there(&self, candidate: &Candidate, ask: &Ask, receipt: Duration) -> Result<Beginning, (Failure, String)> {
         let stream = self.data_plane.open(&candidate.id.node).await;
-        let stream = stream.map_err(|error| (Failure::Broken, format!("cannot reach {}: {error}", candidate.node_name)))?;
+        let stream = stream.map_err(|error| (Failure::Unreachable, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
         let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());
         let answer = RemoteAnswer::ask(stream, call, certificate, candidate.id.clone(), loads, receipt).await;
@@ -322,7 +328,7 @@ impl Patience {
         if has_others {
             Self { receipt: RECEIPT_WAIT, first_byte: remaining / 2 }
         } else {
-            Self { receipt: remaining, first_byte: remaining }
+            Self { receipt: RECEIPT_WAIT_ALONE.min(remaining), first_byte: remaining }
         }
     }
 }
@@ -352,6 +358,7 @@ fn rejected(rejection: Rejection) -> (Failure, String) {
             (Failure::Busy { wait_ms }, message)
         }
         Rejection::Refused { why: Why::TimedOut, message } => (Failure::TimedOut, message),
+        Rejection::Unanswered { message } => (Failure::Unreachable, message),
         Rejection::Refused { message, .. } => (Failure::Broken, message),
     }
 }
@@ -380,6 +387,7 @@ impl Answer {
 
     /// Ends the request and learns from it; call after [`next`](Self::next) gave `None`.
     pub fn finish(self) {
+        self.in_flight.succeeded();
         if let Source::Here(execution) = self.rest {
             execution.finish();
         }
@@ -387,6 +395,12 @@ impl Answer {
 }
 
 impl ExecuteError {
+    /// Whether it was only too long for everybody.
+    pub fn is_too_long(&self) -> bool {
+        let Self::NothingFits(decision) = self else { return false };
+        !decision.excluded_by.is_empty() && decision.excluded_by.iter().all(|excluded| excluded.first.by == "context_tokens")
+    }
+
     /// Why nobody was asked, if so.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {

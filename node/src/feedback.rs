@@ -159,8 +159,8 @@ impl Circuit {
 }
 
 impl InFlight {
-    /// Its first byte is here: the circuit closes, and how late it came is learnt.
-    pub fn succeeded(&self) {
+    /// Its first byte is here: others may try as well, and how late it came is learnt.
+    pub fn began(&self) {
         let took_ms = self.since.elapsed().as_secs_f32() * 1_000.0;
         let mut known = self.experiences.lock();
         known.feedback.advance(self.experiences.now_ms());
@@ -168,7 +168,14 @@ impl InFlight {
         if let Some(conversation) = self.conversation {
             known.feedback.served(conversation, &self.id);
         }
-        known.close(&self.id);
+        if let Some(circuit) = known.circuits.get_mut(&self.id) {
+            circuit.open_until = None;
+        }
+    }
+
+    /// It answered to the end: earlier failures are forgotten.
+    pub fn succeeded(&self) {
+        self.experiences.lock().close(&self.id);
     }
 
     /// It had no room and spoke of `wait_ms`. A busy provider has not failed.
@@ -220,7 +227,14 @@ mod tests {
         assert!(matches!(experience(&experiences).breaker, Breaker::Open { .. }));
         assert_eq!(experiences.open_circuits(), [id()]);
         assert!(experiences.rests_for(&id()).is_some());
-        start(&experiences).succeeded();
+        let working = start(&experiences);
+        working.began();
+        assert_eq!(experience(&experiences).breaker, Breaker::Closed);
+        // Answers that break off again and again open it as well.
+        working.failed();
+        assert!(matches!(experience(&experiences).breaker, Breaker::Open { .. }));
+        working.succeeded();
+        drop(working);
         let after = experience(&experiences);
         assert_eq!((after.failures, after.breaker, after.in_flight), (0, Breaker::Closed, 0));
         assert!(experiences.open_circuits().is_empty());

@@ -155,10 +155,12 @@ impl Membership {
     pub fn left_json(&self) -> Value {
         let mut json = self.to_json();
         if self.founded_here && self.shared {
-            json["warning"] =
-                "this node founded that mesh and held its root key, which is gone now: only members with the role `issue` \
-                               can admit others, and nobody can give that role any more"
-                    .into();
+            let file = format!("left-{}.json", self.mesh.short());
+            json["warning"] = format!(
+                "this node founded that mesh: its root key is kept in {file} in the data folder; until it is back, only members with the \
+                 role `issue` can admit others"
+            )
+            .into();
         }
         json
     }
@@ -304,7 +306,11 @@ pub fn accept(
 pub fn leave(store: &Store) -> Result<Membership, MembershipError> {
     let _changing = store.change();
     let stored = store.membership()?.ok_or(MembershipError::None)?;
+    let mesh = stored.mesh;
     let membership = Membership::read(stored);
+    if membership.as_ref().is_ok_and(|left| left.founded_here && left.shared) {
+        store.set_mesh_aside(&mesh)?;
+    }
     store.forget_mesh()?;
     membership
 }

@@ -77,8 +77,18 @@ struct Gauge {
 /// Why a request was not executed here. Nothing was done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rejection {
-    Busy { wait_ms: u32, load: Load },
-    Refused { why: Why, message: String },
+    Busy {
+        wait_ms: u32,
+        load: Load,
+    },
+    Refused {
+        why: Why,
+        message: String,
+    },
+    /// Its node never said that it received the request.
+    Unanswered {
+        message: String,
+    },
 }
 
 /// A request being executed. Dropping it stops the engine and frees the slot.
@@ -86,8 +96,10 @@ pub struct Execution {
     pub status: u16,
     pub content_type: String,
     pub load: Load,
+    served: Arc<Served>,
     chunks: BoxStream<'static, Result<Bytes, BackendError>>,
     observer: Observer,
+    ended: bool,
     occupied: Occupied,
 }
 
@@ -162,7 +174,7 @@ impl Provider {
         let label = match &outcome {
             Ok(_) => "accepted",
             Err(Rejection::Busy { .. }) => "busy",
-            Err(Rejection::Refused { .. }) => "refused",
+            Err(Rejection::Refused { .. } | Rejection::Unanswered { .. }) => "refused",
         };
         self.metrics.served.with_label_values(&[label]).inc();
         outcome
@@ -182,13 +194,15 @@ impl Provider {
 }
 
 impl Served {
-    async fn execute(&self, call: Call) -> Result<Execution, Rejection> {
+    async fn execute(self: &Arc<Self>, call: Call) -> Result<Execution, Rejection> {
         let deadline = Instant::now() + call.remaining;
         let occupied = self.gauge.occupy(call.remaining).await?;
         let call =
             Call { slug: self.backend_slug.clone(), remaining: deadline.saturating_duration_since(Instant::now()), ..call };
         let reply = self.backend.execute(call).await;
-        self.note(reply.as_ref().err());
+        if let Err(error) = &reply {
+            self.note(Some(error));
+        }
         let reply = reply.map_err(|error| self.rejection(&error))?;
         let load = self.gauge.load();
         Ok(Execution {
@@ -196,9 +210,17 @@ impl Served {
             observer: Observer::new(&reply.content_type),
             content_type: reply.content_type,
             chunks: reply.chunks,
+            served: Arc::clone(self),
+            ended: false,
             load,
             occupied,
         })
+    }
+
+    /// A connection that ends in the middle of a stream looks like the end of the stream.
+    fn cut_short(&self) -> BackendError {
+        let cause = "its answer ended before it was complete".to_owned();
+        BackendError::Failed { backend: self.backend.name().to_owned(), cause }
     }
 
     /// Remembers a failure until a request succeeds. A busy or slow backend is not in trouble.
@@ -321,16 +343,29 @@ impl Drop for Occupied {
 impl Execution {
     /// The next bytes of the answer, as the engine sent them; `None` at its end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BackendError>> {
-        let piece = self.chunks.next().await?;
-        if let Ok(bytes) = &piece {
-            self.occupied.first_byte.get_or_insert_with(Instant::now);
-            self.observer.push(bytes);
+        let piece = match self.chunks.next().await {
+            Some(piece) => piece,
+            None if self.ended || self.observer.is_complete() => return None,
+            None => Err(self.served.cut_short()),
+        };
+        match &piece {
+            Ok(bytes) => {
+                self.occupied.first_byte.get_or_insert_with(Instant::now);
+                self.observer.push(bytes);
+            }
+            Err(error) => {
+                self.ended = true;
+                self.served.note(Some(error));
+            }
         }
         Some(piece)
     }
 
     /// Ends the request: what it used, and how busy the capability is afterwards.
     pub fn finish(self) -> (Usage, Load) {
+        if !self.ended {
+            self.served.note(None);
+        }
         let usage = self.observer.usage();
         if let Some(first) = self.occupied.first_byte {
             let speed = usage.completion_tokens as f32 / first.elapsed().as_secs_f32();

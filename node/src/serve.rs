@@ -193,6 +193,7 @@ fn verdict(rejection: Rejection) -> Verdict {
     match rejection {
         Rejection::Busy { wait_ms, load } => Verdict::Busy { wait_ms, load },
         Rejection::Refused { why, message } => Verdict::Refused { why, message },
+        Rejection::Unanswered { message } => Verdict::Refused { why: Why::BackendFailed, message },
     }
 }
 

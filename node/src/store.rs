@@ -177,6 +177,14 @@ impl Store {
     }
 
     /// Forgets the mesh, its invitations and its members' addresses. The node's identity stays.
+    /// Keeps the membership of a mesh that is left, with its root key, under another name; gives the path.
+    pub fn set_mesh_aside(&self, mesh: &MeshId) -> Result<PathBuf, StoreError> {
+        let (from, to) = (self.dir.join(MEMBERSHIP.file), self.dir.join(format!("left-{}.json", mesh.short())));
+        std::fs::rename(&from, &to).map_err(|cause| StoreError::Io { path: from, cause })?;
+        platform::sync_dir(&self.dir).map_err(|cause| StoreError::Io { path: self.dir.clone(), cause })?;
+        Ok(to)
+    }
+
     pub fn forget_mesh(&self) -> Result<(), StoreError> {
         // The membership goes first: the others name their mesh and mean nothing without it.
         for document in [MEMBERSHIP, INVITATIONS, ADDRESSES] {

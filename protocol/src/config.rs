@@ -112,7 +112,7 @@ pub const INCARNATION_INTERVAL_MS: u64 = 30_000;
 /// long for that incarnation to be on disk.
 pub const LAST_RECORD_MS: u64 = 1_000;
 /// A record of oneself signed this long after one's own start is of no former life, even if the clock was set back a little in between.
-pub const FORMER_LIFE_MS: u64 = 5_000;
+pub const FORMER_LIFE_MS: u64 = 1_000;
 
 /// What a bad frame costs its sender, in points.
 pub const BAD_FRAME_POINTS: u32 = 20;

@@ -31,6 +31,8 @@ pub enum Manner {
     Silent,
     /// Ends the connection after so many pieces of a stream.
     Cutting { after: usize },
+    /// Ends the stream as if it were over, after so many pieces of it.
+    Stopping { after: usize },
 }
 
 struct Inner {
@@ -192,7 +194,7 @@ async fn chat_route(State(inner): State<Arc<Inner>>, body: Bytes) -> Response {
         }
         Manner::Silent => std::future::pending().await,
         Manner::Proper if body["stream"] != true => whole(request, &body).await,
-        Manner::Proper | Manner::Cutting { .. } => streamed(request, &body, manner),
+        Manner::Proper | Manner::Cutting { .. } | Manner::Stopping { .. } => streamed(request, &body, manner),
     }
 }
 
@@ -213,6 +215,7 @@ fn streamed(request: Request, body: &Value, manner: Manner) -> Response {
     let events = events(&request.inner.script().0, body);
     let events = match manner {
         Manner::Cutting { after } => cut(events, after),
+        Manner::Stopping { after } => events.into_iter().take(after).map(Ok).collect(),
         _ => events.into_iter().map(Ok).collect(),
     };
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(paced(request, events))).into_response()

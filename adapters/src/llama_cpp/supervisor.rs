@@ -117,6 +117,8 @@ struct Worker {
     /// When it last said anything at all, or began to have work.
     answered: Instant,
     pinged: Instant,
+    /// Why we ended it, if so.
+    killed: Option<&'static str>,
     /// Told to end; kill it at this time.
     ending: Option<Instant>,
 }
@@ -336,6 +338,7 @@ impl Supervisor {
     async fn ended(&mut self, how: String) {
         let Some(worker) = self.worker.take() else { return };
         let asked_to = worker.ending.is_some();
+        let how = worker.killed.map_or(how, str::to_owned);
         if asked_to {
             tracing::debug!(backend = self.config.name, "worker ended");
         } else {
@@ -390,11 +393,16 @@ impl Supervisor {
                     self.end_worker();
                 }
             }
-            Some(worker) if worker.heard + SILENCE_MAX <= now || worker.answered + UNANSWERED_MAX <= now => {
-                tracing::warn!(backend = self.config.name, "the worker does not answer: it is killed");
-                worker.process.kill();
-            }
+            Some(worker) if worker.heard + SILENCE_MAX <= now || worker.answered + UNANSWERED_MAX <= now => self.give_up(),
             Some(_) => self.ping(now),
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            tracing::warn!(backend = self.config.name, "the worker does not answer: it is killed");
+            worker.killed = Some("it did not answer any more and was killed");
+            worker.process.kill();
         }
     }
 
@@ -429,7 +437,7 @@ impl Supervisor {
 
     fn crash_sentence(&self, wait: Duration) -> String {
         let failures = self.backoff.failures();
-        let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times in a row") };
+        let times = if failures == 1 { "once".to_owned() } else { format!("{failures} times lately") };
         let next = if self.worker.is_some() {
             "it runs again".to_owned()
         } else if wait.is_zero() {
@@ -459,7 +467,17 @@ impl Worker {
             let _ = said.send(FromProcess::Ended(sentence(broken.unwrap_or(how), &words))).await;
         });
         let now = Instant::now();
-        Self { process, input: Some(input), output, since: now, heard: now, answered: now, pinged: now, ending: None }
+        Self {
+            process,
+            input: Some(input),
+            output,
+            since: now,
+            heard: now,
+            answered: now,
+            pinged: now,
+            killed: None,
+            ending: None,
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub enum Reason {
 pub enum Refusal {
     #[error("nobody in the mesh offers anything; start a backend, or `atmo join` a mesh that has one")]
     NothingOffered,
-    #[error("nothing offered passes the constraints: {0}")]
+    #[error("nothing offered may answer: {0}")]
     AllExcluded(String),
     #[error("needs {needs}; nobody in the mesh offers that")]
     Missing { needs: &'static str },

@@ -76,7 +76,7 @@ impl fmt::Display for Exclusion {
             Self::CircuitOpen { retry_in_ms } => {
                 write!(f, "failed repeatedly; tried again in {:.1} s", *retry_in_ms as f32 / 1000.0)
             }
-            Self::NotLocal => f.write_str("not on this node, and only local capabilities were asked for"),
+            Self::NotLocal => f.write_str("not on this node, which this request may not leave"),
             Self::OtherNode { wanted } => write!(f, "not on the node that was asked for ({wanted})"),
             Self::NodeLeftOut => f.write_str("on a node that was to be left out"),
             Self::Tried => f.write_str("left out by the request, or just tried"),

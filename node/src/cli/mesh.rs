@@ -19,7 +19,10 @@ const DOWN_WAIT: Duration = Duration::from_secs(60);
 const DOWN_RETRY: Duration = Duration::from_millis(50);
 
 pub async fn down(session: &Session) -> Result<ExitCode, Stop> {
-    let answer = session.ask(Request::Down).await?;
+    let answer = match session.node().await {
+        None if store::holder_of(&session.data_dir).is_some() => serde_json::json!({ "stopping": true }),
+        _ => session.ask(Request::Down).await?,
+    };
     let began = Instant::now();
     while store::holder_of(&session.data_dir).is_some() {
         if began.elapsed() > DOWN_WAIT {

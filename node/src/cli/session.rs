@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::ConfigError;
 use crate::control::{Client, ClientError, CommandError, Request};
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Why a command stops early.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,11 @@ impl Session {
 
     fn no_node(&self) -> CommandError {
         let dir = self.data_dir.display();
+        if store::holder_of(&self.data_dir).is_some() {
+            return CommandError::failed(format_args!(
+                "the node in {dir} is stopping: it finishes what it is answering, for ten seconds at most"
+            ));
+        }
         CommandError::failed(format_args!(
             "no node is running in {dir}; start one with `atmo up`, or name its folder with --data-dir"
         ))

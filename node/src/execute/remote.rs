@@ -55,7 +55,7 @@ impl RemoteAnswer {
             extensions: Vec::new(),
         };
         let verdict = exchange_request(&mut stream, &head, &call.body, receipt_wait).await;
-        match verdict.map_err(lost)? {
+        match verdict? {
             Verdict::Accepted { status, content_type, load } => {
                 _ = loads.try_send((from.clone(), load));
                 Ok(Self { status, content_type, from, loads, stream, trailer: None })
@@ -95,16 +95,22 @@ async fn exchange_request(
     head: &RequestHead,
     body: &[u8],
     receipt_wait: Duration,
-) -> io::Result<Verdict> {
+) -> Result<Verdict, Rejection> {
     let (mut reading, mut writing) = stream.split();
     let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "the node does not answer");
     let first = async { tokio::time::timeout(receipt_wait, exchange::read_verdict(&mut reading)).await.map_err(silent)? };
     let write =
         async { tokio::time::timeout(REQUEST_WAIT, exchange::write_request(&mut writing, head, body)).await.map_err(silent)? };
-    match tokio::try_join!(write, first)? {
-        ((), Verdict::Received) => exchange::read_verdict(&mut reading).await,
-        ((), verdict) => Ok(verdict),
-    }
+    let ((), received) = tokio::try_join!(write, first).map_err(unanswered)?;
+    let verdict = match received {
+        Verdict::Received => exchange::read_verdict(&mut reading).await,
+        verdict => Ok(verdict),
+    };
+    verdict.map_err(lost)
+}
+
+fn unanswered(error: io::Error) -> Rejection {
+    Rejection::Unanswered { message: format!("the request did not arrive ({error})") }
 }
 
 fn lost(error: io::Error) -> Rejection {

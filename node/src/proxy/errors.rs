@@ -87,6 +87,9 @@ impl ApiError {
                 Self::unknown_model(format!("no model named {name:?}: {message}"))
             }
             (Some(Refusal::Ambiguous { .. }), _) => Self::invalid(Some("model"), message),
+            (Some(Refusal::AllExcluded(_)), _) if error.is_too_long() => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(Some("messages"), message) }
+            }
             (Some(Refusal::NothingOffered), ModelChoice::Auto) => {
                 let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
                 Self { code: Some("nothing_offered"), ..error }
@@ -104,11 +107,14 @@ impl ApiError {
     fn all_failed(attempts: &[Attempt], message: String) -> Self {
         let shortest_wait = attempts.iter().filter_map(|attempt| match attempt.why {
             Failure::Busy { wait_ms } => Some(wait_ms),
-            Failure::TimedOut | Failure::Broken => None,
+            Failure::TimedOut | Failure::Unreachable | Failure::Broken => None,
         });
         if let Some(wait_ms) = shortest_wait.min() {
             let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
             return Self { code: Some("busy"), retry_after_s: Some(wait_ms.div_ceil(1000).max(1)), ..error };
+        }
+        if attempts.iter().all(|attempt| attempt.why == Failure::Unreachable) {
+            return Self::unavailable(message, AWAY_RETRY_S);
         }
         let timed_out = attempts.iter().all(|attempt| attempt.why == Failure::TimedOut);
         let (status, code) =
