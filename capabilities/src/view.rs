@@ -16,6 +16,7 @@ use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::ExactIndex;
 use crate::route::Experience;
+use crate::score::words::WordIndex;
 use crate::score::{Factors, fit};
 
 /// One capability of one node: what does not change from second to second.
@@ -80,6 +81,7 @@ pub struct Roster {
     groups: Box<[Vec<SetId>]>,
     by_name: BTreeMap<String, Vec<u32>>,
     index: ExactIndex,
+    words: WordIndex,
     space: Arc<EmbeddingSpace>,
 }
 
@@ -160,7 +162,8 @@ impl Roster {
         bodies.iter().for_each(|body| index.push(&body.vectors));
         let (groups, group_of) = groups_of(&bodies);
         let traits = bodies.iter().zip(group_of).map(|(body, group)| Traits::of(body, group)).collect();
-        Self { by_name: names_of(&entries), index, body_of, traits, groups, bodies, entries, space }
+        let words = WordIndex::new(bodies.iter().map(|body| &body.words));
+        Self { by_name: names_of(&entries), index, words, body_of, traits, groups, bodies, entries, space }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -203,6 +206,11 @@ impl Roster {
     /// The bodies' own vectors, one group for each body in order.
     pub fn index(&self) -> &ExactIndex {
         &self.index
+    }
+
+    /// The words of the bodies in order.
+    pub(crate) fn words(&self) -> &WordIndex {
+        &self.words
     }
 
     pub fn space(&self) -> &Arc<EmbeddingSpace> {

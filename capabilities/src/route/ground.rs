@@ -60,7 +60,7 @@ impl<'a> Grounds<'a> {
         // What is to be embedded is not what is wanted.
         let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
         let vector = intent.vector.as_ref().filter(|_| by_meaning);
-        let meaning = vector.and_then(|vector| Meaning::of(roster, vector, &screened.bodies));
+        let meaning = vector.and_then(|vector| Meaning::of(roster, &intent.text, vector, &screened.bodies));
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,

@@ -123,7 +123,7 @@ impl Asking {
     pub fn margin(self) -> f32 {
         match self {
             Self::Words => 0.5,
-            Self::Question => 0.26,
+            Self::Question => 0.1,
             Self::Deed => 0.14,
         }
     }
