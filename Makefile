@@ -29,7 +29,9 @@ test: test-prerequisites $(VENV)/ready ## all tests, with what they need (NO_PYT
 		set -x; $(TEST_ENVIRONMENT) $(CARGO) test --release --locked --workspace --lib --bins --tests; \
 	fi
 
-TEST_ENVIRONMENT = ATMO_TEST_PYTHON=$(VENV)/bin/python
+# The library of ONNX Runtime has its version in its name.
+TEST_ENVIRONMENT = ATMO_TEST_PYTHON=$(VENV)/bin/python \
+	ATMO_TEST_ORT="$$(echo $(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.*)"
 
 ifdef NO_PYTHON
 TEST_ENVIRONMENT = ATMO_TEST_NO_PYTHON=1

@@ -67,7 +67,7 @@ async fn each_constraint_means_the_same_as_flag_header_and_body() {
     let pair = pair().await;
     let (plain, dear) = (Some("plain-model".to_owned()), Some("dear-model".to_owned()));
     let nothing = None;
-    let cases: [(&str, &str, &Outcome); 16] = [
+    let cases: [(&str, &str, &Outcome); 15] = [
         ("require_free", "true", &plain),
         ("max_cost", "0.000001", &plain),
         ("min_quality", "0.8", &dear),
@@ -82,7 +82,6 @@ async fn each_constraint_means_the_same_as_flag_header_and_body() {
         ("type", "llm", &plain),
         ("type", "embedding", &nothing),
         ("max_latency_ms", "1", &nothing),
-        ("context_tokens", "100000000", &nothing),
         ("vision", "true", &nothing),
     ];
     for (name, value, wanted) in cases {
@@ -101,6 +100,17 @@ async fn each_constraint_means_the_same_as_flag_header_and_body() {
             assert!(outcome == wanted || (name == "type" && value == "llm" && outcome.is_some()), "{name} {value}: {outcomes:?}");
         }
     }
+}
+
+/// What a model does not say of its context is not held against it; the built-in one says how short it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_that_is_too_short_is_left_out() {
+    let node = Setup::new("node").built_in().start().await;
+    mesh::any_model(&node).await;
+    assert_eq!(node.atmo(&["route", "--context-tokens", "500", "hello"]).await.code, Some(0));
+    let long = node.atmo(&["route", "--context-tokens", "500000", "hello"]).await;
+    assert_eq!(long.code, Some(3), "{long}");
+    long.says(&["500000"]);
 }
 
 /// Engines are not asked what only a node understands, and a wrong constraint is named before anybody is asked.

@@ -2,15 +2,18 @@
 //! else goes on, and the node says what it refused.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use atmo::admission::Gate;
 use atmo::mesh_change::Current;
 use atmo::store::Store;
 use atmo::swarm::streams::CONTROL;
 use atmo::{membership, peer, swarm};
-use atmo_protocol::record::{Mode, NodeRecord};
-use atmo_protocol::wire::{Blob, Frame, Push};
-use atmo_protocol::{NodeId, NodeKey, codec, envelope};
+use atmo_capabilities::embed::rten::RtenEmbedder;
+use atmo_capabilities::embed::{Embedder as _, quantise};
+use atmo_protocol::record::{Announcement, BodyVector, CapabilityBody, Cost, Mode, NodeRecord, Offered};
+use atmo_protocol::wire::{Blob, Body, Frame, Push};
+use atmo_protocol::{NodeId, NodeKey, Slug, codec, envelope};
 use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Stream, SwarmEvent};
@@ -44,23 +47,33 @@ async fn send(stream: &mut Stream, frame: &[u8]) {
     _ = stream.flush().await;
 }
 
-/// A record of a node that does not exist, signed by somebody else.
-fn forged_record(store: &Store) -> Blob {
+/// What the member whose folder `store` is could say of itself.
+fn record(store: &Store) -> NodeRecord {
     let current = membership::current(store).expect("it reads").expect("it joined");
-    let record = NodeRecord {
+    NodeRecord {
         mesh: current.mesh,
-        node: NodeKey::from_seed(GHOST).id(),
+        node: store.node_id(),
         certificate: current.chain.hash(),
         incarnation: 1 << 40,
         sequence: 1,
-        lease_until_ms: u64::MAX / 2,
+        lease_until_ms: 0,
         mode: Mode::Participant,
-        name: "ghost".to_owned(),
+        name: "liar".to_owned(),
         labels: Vec::new(),
         addresses: Vec::new(),
         neighbours: Vec::new(),
         capabilities: Vec::new(),
         extensions: Vec::new(),
+    }
+}
+
+/// A record of a node that does not exist, signed by somebody else.
+fn forged_record(store: &Store) -> Blob {
+    let record = NodeRecord {
+        node: NodeKey::from_seed(GHOST).id(),
+        lease_until_ms: u64::MAX / 2,
+        name: "ghost".to_owned(),
+        ..record(store)
     };
     let sealed = envelope::Envelope::seal_bytes(envelope::kind::NODE_RECORD, 1, &codec::encode(&record), store.identity());
     Blob(sealed.bytes().to_vec().into())
@@ -96,4 +109,48 @@ async fn forged_and_damaged_frames_are_refused_counted_and_cost_the_sender_its_l
         let all = node.json(&["nodes", "--all"]).await.to_string();
         assert!(!all.contains(&ghost), "{} believes in a ghost: {all}", node.name());
     }
+}
+
+/// A capability that says one thing of itself and lies where another is asked for.
+fn greedy_body() -> Body {
+    let embedder = RtenEmbedder::load().expect("the model is compiled in");
+    let placed_as = embedder.embed(&["Write a python function that sorts a list of numbers"]).expect("it embeds").remove(0);
+    let own = BodyVector {
+        text: "almanac: Sowing dates for vegetables".to_owned(),
+        space: embedder.space().to_owned(),
+        vector: quantise(&placed_as),
+    };
+    let body = CapabilityBody {
+        kind: "llm".to_owned(),
+        name: "almanac".to_owned(),
+        description: "Sowing dates for vegetables".to_owned(),
+        facts: Vec::new(),
+        exemplars: vec!["code".to_owned()],
+        vectors: vec![own],
+        extensions: Vec::new(),
+    };
+    Body::new(Arc::new(body)).expect("it is small")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_that_are_not_those_of_their_texts_win_nothing() {
+    let founder = Setup::new("founder").start().await;
+    let liar = Setup::new("liar");
+    let code = mesh::invite(&founder, 1).await;
+    assert_eq!(liar.atmo(&["join", &code]).await.code, Some(0));
+    let (mut stream, store) = control_stream(&founder, &liar.data_folder()).await;
+    let body = greedy_body();
+    let offered = Offered { slug: Slug::from_name("almanac"), body: body.hash, cost: Cost::default(), slots: 1 };
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_millis() as u64;
+    let record = NodeRecord { lease_until_ms: wall_ms + 600_000, capabilities: vec![offered], ..record(&store) };
+    let announcement = Announcement::seal(record, store.identity()).expect("it is well formed");
+    let push = Push { records: vec![announcement.bytes], bodies: vec![body.bytes], ..Push::default() };
+    send(&mut stream, &Frame::Push(push).encode()).await;
+    mesh::offers(&founder, "almanac").await;
+
+    let route = founder.atmo(&["route", "--json", "Write a python function that sorts a list of numbers"]).await;
+    assert_eq!(route.code, Some(3), "{route}");
+    let status = founder.json(&["status"]).await;
+    let distrusted = status["distrusted"].to_string();
+    assert!(distrusted.contains("almanac") && distrusted.contains("Sowing dates"), "{status}");
 }

@@ -88,6 +88,31 @@ async fn nothing_fits_is_exit_code_three() {
     assert!(unlikely["reason"].as_str().is_some_and(|reason| reason.contains("fallback: general")), "{unlikely}");
 }
 
+/// The library comes with the Python packages of the tests; without them only the refusal is tested.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_of_onnx_runtime_is_used_where_it_is_found_and_a_wrong_one_is_said() {
+    let embedder = async |node: &crate::support::Node| {
+        node.json(&["route", "what is the capital of France?"]).await;
+        node.json(&["status"]).await["embedder"].as_str().expect("the embedder is text").to_owned()
+    };
+    let here = Setup::new("here").built_in();
+    let wrong = here.data_folder().with_file_name("libonnxruntime.so");
+    std::fs::write(&wrong, "no library").expect("the temporary folder can be written");
+    let node = here.environment("ORT_DYLIB_PATH", wrong.to_str().expect("plain text")).start().await;
+    let said = embedder(&node).await;
+    assert!(said.starts_with("rten, because") && said.contains("(loaded)"), "{said}");
+
+    let Some(library) = std::env::var("ATMO_TEST_ORT").ok().filter(|path| std::path::Path::new(path).is_file()) else {
+        println!("skipped: ATMO_TEST_ORT names no library of ONNX Runtime");
+        return;
+    };
+    let node = Setup::new("there").built_in().environment("ORT_DYLIB_PATH", &library).start().await;
+    let said = embedder(&node).await;
+    assert_eq!(said, format!("ort, {library} (loaded)"));
+    let lights = node.atmo(&["intent", "turn on the living room lights", "--json"]).await;
+    assert_eq!(lights.code, Some(3), "the same vectors, the same answer: {lights}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intent_without_any_candidate_fails_at_once() {
     let node = Setup::new("node").start().await;

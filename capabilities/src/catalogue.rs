@@ -66,7 +66,7 @@ impl Catalogue {
                 }
             }
         }
-        Arc::new(Roster::new(entries, Arc::clone(&self.space)))
+        Arc::new(self.view.roster().followed_by(entries))
     }
 
     fn capability(

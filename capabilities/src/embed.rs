@@ -4,6 +4,12 @@
 //! batch and on any machine, which dynamic int8 would not give. Engines stand behind features; which thread runs them, and when the model
 //! is let go, is the node's affair. Vectors of different spaces are never compared.
 
+#[cfg(all(test, feature = "ort", feature = "rten"))]
+mod conformance;
+#[cfg(any(feature = "ort", feature = "rten"))]
+pub mod minilm;
+#[cfg(feature = "ort")]
+pub mod ort;
 pub mod projection;
 #[cfg(feature = "rten")]
 pub mod rten;
@@ -40,6 +46,9 @@ pub enum EmbedError {
     /// The built-in model or its vocabulary could not be read: a broken build. Trying again does not help.
     #[error("the embedding model cannot be loaded ({0}); this binary is damaged, install it again")]
     Load(String),
+    /// The library named cannot serve as an engine. Another may, and the built-in engine needs none.
+    #[error("ONNX Runtime cannot be used ({0}); name a library of version 1.17 or later in ORT_DYLIB_PATH")]
+    Library(String),
     /// The engine failed on these texts.
     #[error("the embedding model failed ({0}); restart the node if this persists")]
     Run(String),

@@ -12,6 +12,7 @@ pub mod exemplars;
 pub mod explain;
 pub mod index;
 pub mod intent;
+pub mod proof;
 pub mod route;
 pub mod score;
 pub mod view;

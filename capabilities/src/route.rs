@@ -3,17 +3,21 @@
 //! [`decide`] filters by hard constraints, scores what is left by meaning and by fit, and picks among near-equals at random by weight, so
 //! that many who see the same stale picture do not all run to the same node. It says no when nothing fits.
 
+mod contest;
 pub mod decision;
 pub mod eval;
 pub mod feedback;
 pub mod filter;
 mod ground;
+#[cfg(test)]
+mod many;
 mod meaning;
 mod named;
 mod pick;
 #[cfg(all(test, feature = "rten"))]
 mod plain_requests;
 mod screen;
+mod shortlist;
 #[cfg(test)]
 mod tests;
 
@@ -23,15 +27,16 @@ pub use decision::{Candidate, Decision, Excluded, ExcludedBy, Reason, Refusal};
 pub use feedback::{Breaker, Experience, Feedback, Lateness};
 pub use ground::{FALLBACK_SIMILARITY, FLOOR};
 pub use pick::NEAR_EQUAL;
+pub use shortlist::PROMISING;
 
-use self::decision::CANDIDATES_MAX;
+use self::contest::Contest;
 use self::ground::Grounds;
 use self::pick::Draw;
 use self::screen::Screened;
 use crate::intent::{Intent, ModelChoice};
 use crate::score::wait::Expected;
 use crate::score::{Factors, fit, price};
-use crate::view::{Fitness, RoutingView};
+use crate::view::RoutingView;
 
 /// Chooses who answers `intent`. Pure: the same view, intent, feedback and random numbers give the same decision.
 pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mut impl Rng) -> Decision {
@@ -39,24 +44,24 @@ pub fn decide(view: &RoutingView, intent: &Intent, feedback: &Feedback, rng: &mu
         return Decision::refused(Refusal::NothingOffered);
     }
     let scope = match &intent.model {
-        ModelChoice::Auto => (0..view.entries().len() as u32).collect(),
+        ModelChoice::Auto => None,
         ModelChoice::Named(name) => match named::positions(view.roster(), name) {
-            Ok(positions) => positions,
+            Ok(positions) => Some(positions),
             Err(refusal) => return Decision::refused(refusal),
         },
     };
-    let screened = Screened::new(view, intent, feedback, &scope);
-    if screened.eligible.is_empty() {
+    let screened = Screened::new(view, intent, feedback, scope);
+    if screened.eligible_total == 0 {
         let refusal = Refusal::AllExcluded(screened.exclusions());
         return in_words(&screened, Reason::Refused(refusal));
     }
     let grounds = Grounds::new(&screened);
     let affinity = Affinity::of(&screened, feedback);
-    let scored = scored(&screened, &grounds, &affinity);
+    let contest = Contest::new(&screened, &grounds, &affinity);
     let mut decision = in_words(&screened, grounds.reason.clone());
-    let draw = if decision.refusal().is_none() { Draw::among(view, &scored) } else { None };
-    let drawn = draw.as_ref().map(|draw| draw.draw(view, &scored, rng));
-    let best = best(scored, drawn);
+    let draw = if decision.refusal().is_none() { Draw::among(view, &contest.near) } else { None };
+    let drawn = draw.as_ref().map(|draw| draw.draw(view, &contest.near, rng));
+    let best = contest.listed(drawn);
     let candidate = |scored: &Scored| candidate(&screened, &grounds, &affinity, draw.as_ref(), scored);
     decision.candidates = best.iter().map(candidate).collect();
     decision.near_equals = draw.as_ref().map_or(0, |draw| draw.near_equals);
@@ -76,9 +81,10 @@ struct Scored {
 }
 
 impl Scored {
-    /// Those that would do before those that would not, then by score.
+    /// Those that would do before those that would not, then by score, equals by id.
     fn beats(&self, other: &Self) -> bool {
-        if self.fits == other.fits { self.score > other.score } else { self.fits }
+        let (mine, theirs) = ((self.fits, self.score), (other.fits, other.score));
+        if mine == theirs { self.position < other.position } else { mine > theirs }
     }
 }
 
@@ -92,7 +98,7 @@ impl Affinity {
     fn of(screened: &Screened<'_>, feedback: &Feedback) -> Self {
         let holder = screened.intent.conversation.and_then(|conversation| feedback.holder(&conversation).cloned());
         let position = holder.and_then(|id| screened.view.roster().position(&id)).map(|position| position as u32);
-        let holder = position.filter(|position| screened.eligible.binary_search(position).is_ok());
+        let holder = position.filter(|position| screened.passes(*position));
         Self { holder, elsewhere: if holder.is_some() { fit::elsewhere(screened.tokens) } else { 1.0 } }
     }
 
@@ -102,48 +108,10 @@ impl Affinity {
     }
 }
 
-/// The best of the eligible entries in order, equals by id; at most [`CANDIDATES_MAX`], and `drawn` among them.
-fn best(all: Vec<Scored>, drawn: Option<Scored>) -> Vec<Scored> {
-    let mut best: Vec<Scored> = Vec::with_capacity(CANDIDATES_MAX + 1);
-    for scored in all {
-        if best.len() < CANDIDATES_MAX || scored.beats(&best[CANDIDATES_MAX - 1]) {
-            best.insert(best.partition_point(|better| !scored.beats(better)), scored);
-            best.truncate(CANDIDATES_MAX);
-        }
-    }
-    if let (Some(drawn), Some(last)) = (drawn, best.last().copied())
-        && !best.iter().any(|scored| scored.position == drawn.position)
-    {
-        best.retain(|scored| scored.position != last.position);
-        best.push(drawn);
-    }
-    best
-}
-
-fn scored(screened: &Screened<'_>, grounds: &Grounds<'_>, affinity: &Affinity) -> Vec<Scored> {
-    let (roster, fitness) = (screened.view.roster(), screened.view.fitness());
-    let scored = |position: &u32| {
-        let ground = grounds.of(roster.body_of(*position as usize));
-        let Fitness { product, load, .. } = fitness[*position as usize];
-        let score = ground.similarity * ground.complexity * affinity.factor(*position) * product;
-        Scored { position: *position, score, load, fits: ground.fits }
-    };
-    let mut all: Vec<Scored> = screened.eligible.iter().map(scored).collect();
-    for (position, experience) in &screened.experiences {
-        if let Ok(place) = screened.eligible.binary_search(position) {
-            let ground = grounds.of(roster.body_of(*position as usize));
-            let factors = factors(screened.view, *position, experience);
-            all[place].score = ground.similarity * ground.complexity * affinity.factor(*position) * factors.product();
-            all[place].load = factors.load;
-        }
-    }
-    all
-}
-
 /// The factors of an entry that do not depend on the request.
 fn factors(view: &RoutingView, position: u32, experience: &Experience) -> Factors {
     let position = position as usize;
-    let traits = &view.roster().traits()[view.roster().body_of(position)];
+    let traits = view.roster().traits(view.roster().body_of(position));
     Factors::of(&view.entries()[position], &view.conditions()[position], traits, experience)
 }
 
@@ -153,7 +121,7 @@ fn in_words(screened: &Screened<'_>, reason: Reason) -> Decision {
     Decision {
         chosen: None,
         candidates: Vec::new(),
-        candidates_total: screened.eligible.len(),
+        candidates_total: screened.eligible_total,
         near_equals: 0,
         excluded: screened.excluded_in_words(),
         excluded_total: excluded_by.iter().map(|by| by.total).sum(),

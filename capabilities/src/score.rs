@@ -40,7 +40,7 @@ pub struct Calibration {
 
 impl Calibration {
     /// For the built-in model: what is missing decides more than `none`.
-    pub const MINILM: Self = Self { temperature: 0.08, none: 0.25 };
+    pub const MINILM: Self = Self { temperature: 0.05, none: 0.25 };
     /// For the scripted embedder, whose similarities are shares of common words; a guess.
     pub const SCRIPTED: Self = Self { temperature: 0.05, none: 0.45 };
 

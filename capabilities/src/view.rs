@@ -5,6 +5,7 @@
 //! new view that shares the old roster.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use atmo_protocol::record::{Cost, Load};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capability;
 use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
-use crate::index::ExactIndex;
+use crate::index::Index;
 use crate::route::Experience;
 use crate::score::words::WordIndex;
 use crate::score::{Factors, fit};
@@ -74,18 +75,57 @@ pub struct Roster {
     entries: Box<[Routable]>,
     /// For each entry, which distinct body it offers.
     body_of: Box<[u32]>,
-    bodies: Box<[Arc<Capability>]>,
-    /// For each body, what every decision asks of it.
+    /// The entries, body by body.
+    by_body: Box<[u32]>,
+    /// Where each body begins in `by_body`, and where the last one ends.
+    starts: Box<[u32]>,
+    bodies: Bodies,
+    /// What decisions ask of bodies: many bodies have the same traits, and each decision judges them once.
     traits: Box<[Traits]>,
-    /// The exemplar sets of each kind of thing that is offered.
+    /// For each body, the number of its traits.
+    traits_of: Box<[u32]>,
+    /// The exemplar sets of each kind of thing that is offered. Bodies of the same sets do not compete for what was meant.
     groups: Box<[Vec<SetId>]>,
+    /// For each body, the number of its group.
+    group_of: Box<[u32]>,
+    /// Bodies of one group that follow each other: nearly always all there are.
+    runs: Box<[Run]>,
+    /// The bodies that are models for anything.
+    general: Box<[u32]>,
     by_name: BTreeMap<String, Vec<u32>>,
-    index: ExactIndex,
-    words: WordIndex,
+    index: Index,
+    /// The words of the bodies.
+    words: Arc<WordIndex>,
     space: Arc<EmbeddingSpace>,
 }
 
-/// What decisions ask of a body again and again, close together in memory.
+/// Bodies of one group that follow each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub group: usize,
+    pub bodies: Range<usize>,
+}
+
+/// Tombstones that are never worth a new index.
+const TOMBSTONES_FREE: usize = 64;
+
+/// Distinct bodies, numbered in the order in which they came.
+#[derive(Debug, Clone, Default)]
+struct Bodies {
+    list: Vec<Arc<Capability>>,
+    numbers: BTreeMap<BodyHash, u32>,
+}
+
+impl Bodies {
+    fn number(&mut self, body: &Arc<Capability>) -> u32 {
+        *self.numbers.entry(body.hash).or_insert_with(|| {
+            self.list.push(Arc::clone(body));
+            self.list.len() as u32 - 1
+        })
+    }
+}
+
+/// What decisions ask of a body again and again.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Traits {
     pub can_chat: bool,
@@ -98,12 +138,10 @@ pub(crate) struct Traits {
     /// From [`fit::size`](crate::score::fit::size).
     pub size: f32,
     pub quality: f32,
-    /// Bodies of the same exemplar sets are the same kind of thing, and do not compete for what was meant. Numbered from 0.
-    pub group: u32,
 }
 
 impl Traits {
-    fn of(capability: &Capability, group: u32) -> Self {
+    fn of(capability: &Capability) -> Self {
         let facts = &capability.facts;
         Self {
             can_chat: capability.can_chat(),
@@ -115,7 +153,6 @@ impl Traits {
             context_length: facts.context_length,
             size: fit::size(facts),
             quality: fit::quality(facts),
-            group,
         }
     }
 }
@@ -128,6 +165,20 @@ pub struct RoutingView {
     conditions: Arc<[Condition]>,
     /// For each entry, what every decision would make of its condition.
     fitness: Arc<[Fitness]>,
+    /// For each body, the same of all who offer it.
+    offers: Arc<[Offers]>,
+    /// Positions of the entries that cannot be reached, ascending.
+    unreachable: Arc<[u32]>,
+}
+
+/// Those who offer one body and can be reached.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Offers {
+    pub reachable: u32,
+    /// The position of the first of them, where there is one.
+    pub first: u32,
+    /// The best fitness among them.
+    pub best: f32,
 }
 
 /// The factors that no request changes, worked out once per view and not once per decision.
@@ -155,15 +206,66 @@ impl Fitness {
 impl Roster {
     /// Orders the entries by id (the last of a repeated id counts) and indexes their distinct bodies.
     pub fn new(entries: impl IntoIterator<Item = Routable>, space: Arc<EmbeddingSpace>) -> Self {
-        let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
-        let entries: Box<[Routable]> = entries.into_values().collect();
-        let (bodies, body_of) = distinct_bodies(&entries);
-        let mut index = ExactIndex::default();
-        bodies.iter().for_each(|body| index.push(&body.vectors));
-        let (groups, group_of) = groups_of(&bodies);
-        let traits = bodies.iter().zip(group_of).map(|(body, group)| Traits::of(body, group)).collect();
-        let words = WordIndex::new(bodies.iter().map(|body| &body.words));
-        Self { by_name: names_of(&entries), index, words, body_of, traits, groups, bodies, entries, space }
+        let entries = ordered(entries);
+        let mut bodies = Bodies::default();
+        let mut by_group: Vec<&Arc<Capability>> = entries.iter().map(|entry| &entry.capability).collect();
+        by_group.sort_by(|a, b| (&a.sets, a.hash).cmp(&(&b.sets, b.hash)));
+        by_group.into_iter().for_each(|body| _ = bodies.number(body));
+        let mut index = Index::new(space.mean());
+        index.extend(bodies.list.iter().map(|body| body.vectors.as_slice()));
+        let mut words = WordIndex::default();
+        words.extend(bodies.list.iter().map(|body| &body.words));
+        Self::with_bodies(entries, bodies, index, Arc::new(words), space)
+    }
+
+    /// The roster that comes after `self`. Bodies keep their numbers, new ones are added to the index, and those that nobody offers any
+    /// more stay in it as tombstones until they outweigh the living.
+    pub fn followed_by(&self, entries: impl IntoIterator<Item = Routable>) -> Self {
+        let entries = ordered(entries);
+        let next =
+            Self::with_bodies(entries, self.bodies.clone(), self.index.clone(), Arc::clone(&self.words), Arc::clone(&self.space));
+        let living = (0..next.bodies.list.len()).filter(|body| !next.entries_of(*body).is_empty()).count();
+        let tombstones = next.bodies.list.len() - living;
+        if tombstones > living + TOMBSTONES_FREE { Self::new(next.entries, next.space) } else { next }
+    }
+
+    fn with_bodies(
+        entries: Box<[Routable]>,
+        mut bodies: Bodies,
+        mut index: Index,
+        mut words: Arc<WordIndex>,
+        space: Arc<EmbeddingSpace>,
+    ) -> Self {
+        let indexed = index.exact().len();
+        let body_of: Box<[u32]> = entries.iter().map(|entry| bodies.number(&entry.capability)).collect();
+        index.extend(bodies.list[indexed..].iter().map(|body| body.vectors.as_slice()));
+        if bodies.list.len() > indexed {
+            Arc::make_mut(&mut words).extend(bodies.list[indexed..].iter().map(|body| &body.words));
+        }
+        let (groups, group_of) = groups_of(&bodies.list);
+        let runs = runs_of(&group_of);
+        let (traits, traits_of) = distinct_traits(&bodies.list);
+        let is_general = |body: &u32| traits[traits_of[*body as usize] as usize].general;
+        let general = (0..bodies.list.len() as u32).filter(is_general).collect();
+        let (by_body, starts) = sorted_by_body(&body_of, bodies.list.len());
+        let by_name = names_of(&entries);
+        Self {
+            entries,
+            body_of,
+            by_body,
+            starts,
+            bodies,
+            traits,
+            traits_of,
+            groups,
+            group_of,
+            runs,
+            general,
+            by_name,
+            index,
+            words,
+            space,
+        }
     }
 
     pub fn entries(&self) -> &[Routable] {
@@ -184,9 +286,9 @@ impl Roster {
         self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()
     }
 
-    /// The distinct bodies that are offered.
+    /// The distinct bodies, and among them tombstones: those that nobody offers any more.
     pub fn bodies(&self) -> &[Arc<Capability>] {
-        &self.bodies
+        &self.bodies.list
     }
 
     #[inline]
@@ -194,9 +296,36 @@ impl Roster {
         self.body_of[entry] as usize
     }
 
+    /// Positions of the entries that offer `body`, ascending.
     #[inline]
-    pub(crate) fn traits(&self) -> &[Traits] {
-        &self.traits
+    pub(crate) fn entries_of(&self, body: usize) -> &[u32] {
+        &self.by_body[self.starts[body] as usize..self.starts[body + 1] as usize]
+    }
+
+    #[inline]
+    pub(crate) fn traits(&self, body: usize) -> &Traits {
+        &self.traits[self.traits_of[body] as usize]
+    }
+
+    /// The traits that there are, and for each body the number of its own.
+    pub(crate) fn distinct_traits(&self) -> (&[Traits], &[u32]) {
+        (&self.traits, &self.traits_of)
+    }
+
+    /// For each body, the number of its group.
+    #[inline]
+    pub(crate) fn group_of(&self) -> &[u32] {
+        &self.group_of
+    }
+
+    /// Bodies of one group that follow each other, in order.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The bodies that are models for anything, ascending.
+    pub(crate) fn general(&self) -> &[u32] {
+        &self.general
     }
 
     pub(crate) fn groups(&self) -> &[Vec<SetId>] {
@@ -204,7 +333,7 @@ impl Roster {
     }
 
     /// The bodies' own vectors, one group for each body in order.
-    pub fn index(&self) -> &ExactIndex {
+    pub fn index(&self) -> &Index {
         &self.index
     }
 
@@ -218,32 +347,59 @@ impl Roster {
     }
 }
 
-/// The distinct bodies in order of first appearance, and for each entry the number of its body.
-fn distinct_bodies(entries: &[Routable]) -> (Box<[Arc<Capability>]>, Box<[u32]>) {
-    let mut numbers: BTreeMap<BodyHash, u32> = BTreeMap::new();
-    let mut bodies = Vec::new();
-    let body_of = entries
-        .iter()
-        .map(|entry| {
-            *numbers.entry(entry.capability.hash).or_insert_with(|| {
-                bodies.push(Arc::clone(&entry.capability));
-                bodies.len() as u32 - 1
-            })
-        })
-        .collect();
-    (bodies.into(), body_of)
+fn ordered(entries: impl IntoIterator<Item = Routable>) -> Box<[Routable]> {
+    let entries: BTreeMap<CapabilityId, Routable> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+    entries.into_values().collect()
+}
+
+/// The entries in order of their bodies, and where each of the `bodies` bodies begins; one more says where the last one ends.
+fn sorted_by_body(body_of: &[u32], bodies: usize) -> (Box<[u32]>, Box<[u32]>) {
+    let mut by_body: Vec<u32> = (0..body_of.len() as u32).collect();
+    by_body.sort_by_key(|entry| body_of[*entry as usize]);
+    let start = |body: u32| by_body.partition_point(|entry| body_of[*entry as usize] < body) as u32;
+    let starts = (0..=bodies as u32).map(start).collect();
+    (by_body.into(), starts)
 }
 
 /// The distinct lists of exemplar sets in order of first appearance, and for each body the number of its list.
-fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Vec<u32>) {
-    let mut numbers: BTreeMap<&[SetId], u32> = BTreeMap::new();
-    let mut groups = Vec::new();
-    let mut number = |sets: &[SetId]| {
-        groups.push(sets.to_vec());
-        groups.len() as u32 - 1
+fn groups_of(bodies: &[Arc<Capability>]) -> (Box<[Vec<SetId>]>, Box<[u32]>) {
+    numbered(bodies, |body| body.sets.as_slice(), |body| body.sets.clone())
+}
+
+fn runs_of(group_of: &[u32]) -> Box<[Run]> {
+    let mut end = 0;
+    let run = |bodies: &[u32]| {
+        end += bodies.len();
+        Run { group: bodies[0] as usize, bodies: end - bodies.len()..end }
     };
-    let group_of = bodies.iter().map(|body| *numbers.entry(&body.sets).or_insert_with(|| number(&body.sets))).collect();
-    (groups.into(), group_of)
+    group_of.chunk_by(|a, b| a == b).map(run).collect()
+}
+
+/// The distinct traits in order of first appearance, and for each body the number of its traits.
+fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
+    let key = |body: &Arc<Capability>| {
+        let facts = &body.facts;
+        let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
+        let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
+        (said, body.can_chat(), body.can_embed(), body.is_general())
+    };
+    numbered(bodies, key, |body| Traits::of(body))
+}
+
+/// What `value` makes of the first body of each `key`, and for each body the number of its key.
+fn numbered<'a, K: Ord, V>(
+    bodies: &'a [Arc<Capability>],
+    key: impl Fn(&'a Arc<Capability>) -> K,
+    value: impl Fn(&'a Arc<Capability>) -> V,
+) -> (Box<[V]>, Box<[u32]>) {
+    let mut numbers: BTreeMap<K, u32> = BTreeMap::new();
+    let mut values = Vec::new();
+    let mut number = |body| {
+        values.push(value(body));
+        values.len() as u32 - 1
+    };
+    let number_of = bodies.iter().map(|body| *numbers.entry(key(body)).or_insert_with(|| number(body))).collect();
+    (values.into(), number_of)
 }
 
 fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
@@ -254,15 +410,27 @@ fn names_of(entries: &[Routable]) -> BTreeMap<String, Vec<u32>> {
     names
 }
 
+fn offers(roster: &Roster, fitness: &[Fitness]) -> Arc<[Offers]> {
+    let of_body = |body: usize| {
+        let mut reachable = roster.entries_of(body).iter().copied().filter(|entry| fitness[*entry as usize].reachable);
+        let best = reachable.clone().fold(0f32, |best, entry| best.max(fitness[entry as usize].product));
+        Offers { reachable: reachable.clone().count() as u32, first: reachable.next().unwrap_or(0), best }
+    };
+    (0..roster.bodies.list.len()).map(of_body).collect()
+}
+
 impl RoutingView {
     /// A view of `roster` under the conditions that `of` gives for each entry.
     pub fn new(me: NodeId, roster: Arc<Roster>, of: impl FnMut(&Routable) -> Condition) -> Self {
         let conditions: Arc<[Condition]> = roster.entries.iter().map(of).collect();
         let entries = roster.entries.iter().zip(conditions.iter()).zip(&roster.body_of);
-        let fitness = entries
-            .map(|((routable, condition), body)| Fitness::of(routable, condition, &roster.traits[*body as usize]))
+        let fitness: Arc<[Fitness]> = entries
+            .map(|((routable, condition), body)| Fitness::of(routable, condition, roster.traits(*body as usize)))
             .collect();
-        Self { me, roster, conditions, fitness }
+        let offers = offers(&roster, &fitness);
+        let unreachable =
+            (0u32..).zip(fitness.iter()).filter(|(_, fitness)| !fitness.reachable).map(|(entry, _)| entry).collect();
+        Self { me, roster, conditions, fitness, offers, unreachable }
     }
 
     /// A view of nothing.
@@ -293,6 +461,16 @@ impl RoutingView {
     #[inline]
     pub(crate) fn fitness(&self) -> &[Fitness] {
         &self.fitness
+    }
+
+    #[inline]
+    pub(crate) fn offers(&self) -> &[Offers] {
+        &self.offers
+    }
+
+    /// Positions of the entries that cannot be reached, ascending.
+    pub(crate) fn unreachable(&self) -> &[u32] {
+        &self.unreachable
     }
 
     pub fn get(&self, id: &CapabilityId) -> Option<(&Routable, &Condition)> {

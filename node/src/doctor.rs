@@ -184,6 +184,11 @@ async fn running(checks: &mut Vec<Check>, status: &Value) {
         }
         (false, false) => Check::ok("listening", listen.join(", ")),
     });
+    let distrusted = status["distrusted"].as_array().map(Vec::as_slice).unwrap_or_default();
+    checks.extend(distrusted.iter().map(|capability| {
+        let word = |field: &str| capability[field].as_str().unwrap_or_default();
+        Check::warn("capability", format!("{}: {}", word("name"), word("why")), "ask its owner which build of atmo announces it")
+    }));
     let backends = status["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
     checks.extend(backends.iter().map(backend));
     if backends.is_empty() {

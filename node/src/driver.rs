@@ -18,7 +18,7 @@ use atmo_capabilities::view::RoutingView;
 use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
 use atmo_protocol::record::{CapabilityBody, Load, Offered};
 use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
-use atmo_protocol::{CapabilityId, MeshId, Mode, NodeId, NodeKey};
+use atmo_protocol::{BodyHash, CapabilityId, MeshId, Mode, NodeId, NodeKey};
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -61,6 +61,8 @@ pub enum Command {
     Nodes(oneshot::Sender<Vec<NodeView>>),
     /// What was refused and who was blamed since the node started.
     Tally(oneshot::Sender<Tally>),
+    /// What a capability's body says, as its origin announced it.
+    Body(BodyHash, oneshot::Sender<Option<Arc<CapabilityBody>>>),
     /// Where this node listens, best first.
     Listening(oneshot::Sender<Vec<String>>),
     /// The node is in another mesh now: every connection ends and a new coordinator begins.
@@ -157,6 +159,11 @@ impl DriverHandle {
         self.ask(Command::Tally).await
     }
 
+    /// `None` where no node that is known announces it any more.
+    pub async fn body(&self, hash: BodyHash) -> Result<Option<Arc<CapabilityBody>>, Stopped> {
+        self.ask(|reply| Command::Body(hash, reply)).await
+    }
+
     pub async fn listening(&self) -> Result<Vec<String>, Stopped> {
         self.ask(Command::Listening).await
     }
@@ -248,7 +255,10 @@ impl Driver {
     fn settle(&mut self) {
         while let Some(output) = self.coordinator.poll_output() {
             match output {
-                Output::View(view) => self.parts.view.store(view),
+                Output::View(view) => {
+                    build_graph(&view);
+                    self.parts.view.store(view);
+                }
                 Output::Event(event) => self.report(event),
                 Output::Mesh(output) => self.carry_out(output),
             }
@@ -487,6 +497,9 @@ impl Driver {
             }
             Command::Nodes(reply) => _ = reply.send(self.coordinator.nodes(self.clock.now())),
             Command::Tally(reply) => _ = reply.send(self.tally()),
+            Command::Body(hash, reply) => {
+                _ = reply.send(self.coordinator.mesh().body(&hash).map(|body| Arc::clone(&body.body)));
+            }
             Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
             Command::Rejoin { membership, found, done } => {
                 self.rejoin(membership, found);
@@ -538,6 +551,13 @@ impl Driver {
                 () = self.clock.sleep_until(self.coordinator.poll_timeout()) => self.coordinator.handle_timeout(self.clock.now()),
             }
         }
+    }
+}
+
+/// A very large mesh is searched by a graph, which takes minutes to build; until it is there, and as it grows, the scan answers.
+fn build_graph(view: &RoutingView) {
+    if let Some(job) = view.roster().index().graph_job() {
+        tokio::task::spawn_blocking(move || job.run());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The embedder's life in the node: loaded when first needed, let go when idle, so that a node that routes nothing stays small.
 //!
-//! What capabilities announce about themselves is embedded once per text and kept on disk, so that a restart needs no model at all.
+//! What capabilities announce about themselves is embedded once per text and kept on disk, so that a restart needs no model at all. Two
+//! engines give the same vectors: ONNX Runtime where the machine has a library of it, else the one that is compiled in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,13 +10,19 @@ use std::time::{Duration, Instant};
 
 use atmo_capabilities::cache::IntentCache;
 use atmo_capabilities::capability::embedded;
+use atmo_capabilities::embed::ort::{OrtEmbedder, library_candidates};
 use atmo_capabilities::embed::rten::{self, RtenEmbedder};
 use atmo_capabilities::embed::{EmbedError, Embedder, MINILM_SPACE};
+use atmo_capabilities::proof;
 use atmo_protocol::record::CapabilityBody;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::environment;
+
 /// With no request for this long the model is let go; loading it again takes about 100 ms.
 const IDLE: Duration = Duration::from_secs(60);
+/// Grows when a text gets another vector than before: long ones are read at both ends since 2.
+const KEPT_VERSION: u32 = 2;
 /// Texts whose vectors are kept on disk: 1.5 KB each.
 const KEPT_MAX: usize = 512;
 
@@ -24,14 +31,21 @@ pub struct EmbedderSlot {
     loaded: Mutex<Loaded>,
     kept: Mutex<Kept>,
     asked: Mutex<IntentCache>,
+    /// ONNX Runtime, where the machine has it.
+    library: Option<PathBuf>,
 }
 
 #[derive(Default)]
 struct Loaded {
-    embedder: Option<Arc<RtenEmbedder>>,
+    embedder: Option<Arc<Engine>>,
+    /// A library that was found and could not be used, and why: it is not tried again.
+    refused: Option<String>,
     used: Option<Instant>,
     failure: Option<EmbedError>,
 }
+
+/// Whatever runs the model.
+type Engine = dyn Embedder + Sync;
 
 /// Vectors of announced texts, by the hash of the text.
 struct Kept {
@@ -41,11 +55,8 @@ struct Kept {
 
 impl EmbedderSlot {
     pub fn new(data_dir: &Path) -> Self {
-        Self {
-            loaded: Mutex::default(),
-            asked: Mutex::default(),
-            kept: Mutex::new(Kept::read(data_dir.join(format!("vectors-{MINILM_SPACE}.bin")))),
-        }
+        let kept = Kept::read(data_dir.join(format!("vectors-{KEPT_VERSION}-{MINILM_SPACE}.bin")));
+        Self { loaded: Mutex::default(), asked: Mutex::default(), kept: Mutex::new(kept), library: find_library() }
     }
 
     /// The vector of a request. `None` where the embedder cannot be used: the request can still fall back to a general model, and
@@ -79,13 +90,25 @@ impl EmbedderSlot {
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(EmbedError::Run(panic.to_string())))
     }
 
-    /// For `atmo status`: `rten (loaded)`, `rten (not loaded)` or what is wrong.
+    /// The text of `body` whose vector is not its own, if there is one.
+    pub async fn disproved(self: &Arc<Self>, body: Arc<CapabilityBody>) -> Result<Option<String>, EmbedError> {
+        let slot = Arc::clone(self);
+        let work = move || proof::disproved(&body, &*slot.get_for_request()?);
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(EmbedError::Run(panic.to_string())))
+    }
+
+    /// For `atmo status`: the engine, whether it is loaded, and what is wrong.
     pub fn state(&self) -> String {
         let loaded = lock(&self.loaded);
+        let engine = match (&self.library, &loaded.refused) {
+            (Some(library), None) => format!("ort, {}", library.display()),
+            (_, Some(refused)) => format!("rten, because {refused}"),
+            (None, None) => "rten".to_owned(),
+        };
         match (&loaded.failure, &loaded.embedder) {
-            (Some(error), _) => format!("rten failed: {error}; requests for `auto` go to a general model"),
-            (None, Some(_)) => "rten (loaded)".to_owned(),
-            (None, None) => "rten (not loaded)".to_owned(),
+            (Some(error), _) => format!("{engine}, failed: {error}; requests for `auto` go to a general model"),
+            (None, Some(_)) => format!("{engine} (loaded)"),
+            (None, None) => format!("{engine} (not loaded)"),
         }
     }
 
@@ -109,17 +132,31 @@ impl EmbedderSlot {
         }
     }
 
-    fn get(&self) -> Result<Arc<RtenEmbedder>, EmbedError> {
+    fn get(&self) -> Result<Arc<Engine>, EmbedError> {
         let mut loaded = lock(&self.loaded);
         if loaded.embedder.is_none() {
-            loaded.embedder = Some(Arc::new(RtenEmbedder::load()?));
+            let engine = self.load(&mut loaded)?;
+            loaded.embedder = Some(engine);
         }
         let embedder = loaded.embedder.clone().expect("it was loaded one line above, under the lock");
         loaded.failure = None;
         Ok(embedder)
     }
 
-    fn get_for_request(&self) -> Result<Arc<RtenEmbedder>, EmbedError> {
+    fn load(&self, loaded: &mut Loaded) -> Result<Arc<Engine>, EmbedError> {
+        if let (Some(library), None) = (&self.library, &loaded.refused) {
+            match OrtEmbedder::load(library) {
+                Ok(engine) => return Ok(Arc::new(engine)),
+                Err(error) => {
+                    tracing::warn!(%error, library = %library.display(), "the engine that is compiled in is used instead");
+                    loaded.refused = Some(error.to_string());
+                }
+            }
+        }
+        Ok(Arc::new(RtenEmbedder::load()?))
+    }
+
+    fn get_for_request(&self) -> Result<Arc<Engine>, EmbedError> {
         lock(&self.loaded).used = Some(Instant::now());
         self.get()
     }
@@ -147,6 +184,13 @@ impl EmbedderSlot {
         lock(&self.loaded).failure = Some(error);
         None
     }
+}
+
+/// The first library of ONNX Runtime that is there. The only candidate is one that was named: where it is missing, that is to be said.
+fn find_library() -> Option<PathBuf> {
+    let executable = std::env::current_exe().ok();
+    let mut candidates = library_candidates(&environment, executable.as_deref().and_then(Path::parent));
+    if candidates.len() == 1 { candidates.pop() } else { candidates.into_iter().find(|path| path.is_file()) }
 }
 
 /// The embedder of announced texts: recalls what it can.

@@ -3,6 +3,7 @@
 //! Until the first byte of an answer is here, a failed candidate is replaced by the next best one, within the deadline; after it, never.
 //! Dropping an [`Answer`] at any point stops the engine that makes it, on this machine or another.
 
+mod proofs;
 mod recent;
 mod remote;
 
@@ -26,6 +27,8 @@ use crate::exchange::Why;
 use crate::feedback::{Experiences, InFlight};
 use crate::metrics::Metrics;
 use crate::provider::{Execution, Provider, Rejection};
+use proofs::CHECKS_MAX;
+pub use proofs::Proofs;
 pub use recent::RecentModels;
 use remote::RemoteAnswer;
 pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
@@ -48,6 +51,7 @@ pub struct Executor {
     pub loads_heard: LoadsHeard,
     pub experiences: Experiences,
     pub recent: RecentModels,
+    pub proofs: Proofs,
     pub embedder: Arc<EmbedderSlot>,
     pub metrics: Metrics,
     /// False in provider mode: own requests never leave.
@@ -146,8 +150,8 @@ impl Executor {
 
     /// Decides without running.
     pub async fn route(&self, ask: &Ask) -> Decision {
-        let intent = self.intent(ask).await;
-        self.decide(&intent)
+        let mut intent = self.intent(ask).await;
+        self.decide(&mut intent).await
     }
 
     /// Runs the request until the first byte of its answer. Dropping the future cancels.
@@ -167,7 +171,7 @@ impl Executor {
         let mut failed = Vec::new();
         let mut first_decision = None;
         while failed.len() < ATTEMPTS_MAX && Instant::now() < ask.deadline {
-            let decision = self.decide(&intent);
+            let decision = self.decide(&mut intent).await;
             let Some(candidate) = decision.chosen().cloned() else {
                 return Err(if failed.is_empty() { self.refused(decision, &ask.model) } else { ExecuteError::AllFailed(failed) });
             };
@@ -206,9 +210,19 @@ impl Executor {
         }
     }
 
-    fn decide(&self, intent: &Intent) -> Decision {
+    /// Decides, and again without whoever was chosen for what it is not.
+    async fn decide(&self, intent: &mut Intent) -> Decision {
         let mut rng = ChaCha12Rng::from_seed(crate::chance::random_bytes());
-        self.experiences.decide(&self.view.load(), intent, &mut rng)
+        let mut checks = 0;
+        loop {
+            let view = self.view.load_full();
+            self.proofs.exclude_liars(&view, intent);
+            let decision = self.experiences.decide(&view, intent, &mut rng);
+            checks += 1;
+            if checks > CHECKS_MAX || self.proofs.holds(&view, &decision).await {
+                return decision;
+            }
+        }
     }
 
     /// Embeds what has to be matched by meaning; a named model never waits for the embedder.

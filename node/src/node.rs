@@ -24,7 +24,7 @@ use crate::data_plane::{DataPlane, Nowhere, OverSwarm};
 use crate::driver::clock::wall_ms;
 use crate::driver::{self, Driver, DriverHandle, Parts};
 use crate::embedder::EmbedderSlot;
-use crate::execute::{Executor, LOADS_WAITING_MAX, RecentModels};
+use crate::execute::{Executor, LOADS_WAITING_MAX, Proofs, RecentModels};
 use crate::feedback::Experiences;
 use crate::mesh_change::{self, Current};
 use crate::metrics::Metrics;
@@ -161,21 +161,6 @@ impl Start {
         let data_plane: Arc<dyn DataPlane> = if online { Arc::new(OverSwarm(opener.clone())) } else { Arc::new(Nowhere) };
         let request_max = Duration::from_secs(config.limits.request_seconds);
         let (loads_heard, loads) = mpsc::channel(LOADS_WAITING_MAX);
-        let executor = Arc::new(Executor {
-            me: id,
-            view: Arc::clone(&view),
-            certificate: Arc::new(ArcSwap::from_pointee(current.chain.hash())),
-            provider: Arc::clone(&provider),
-            data_plane,
-            loads_heard,
-            experiences: Experiences::default(),
-            recent: RecentModels::default(),
-            embedder: Arc::new(EmbedderSlot::new(store.dir())),
-            metrics,
-            mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
-            role_asks_others: current.may_ask().into(),
-            request_max,
-        });
         let limits = serve::Limits {
             requests: config.limits.mesh_requests as usize,
             body_bytes: config.limits.body_bytes as usize,
@@ -190,7 +175,7 @@ impl Start {
             membership: current.as_member(),
             incarnation,
             space,
-            view,
+            view: Arc::clone(&view),
             store: Arc::clone(&store),
             gate: Arc::clone(&gate),
             provider: Arc::clone(&provider),
@@ -202,6 +187,23 @@ impl Start {
             found: mesh_change::known_nodes(&store, &current),
             shutdown: shutdown.clone(),
             may_dial: online,
+        });
+        let embedder = Arc::new(EmbedderSlot::new(store.dir()));
+        let executor = Arc::new(Executor {
+            me: id,
+            view: Arc::clone(&view),
+            certificate: Arc::new(ArcSwap::from_pointee(current.chain.hash())),
+            provider: Arc::clone(&provider),
+            data_plane,
+            loads_heard,
+            experiences: Experiences::default(),
+            recent: RecentModels::default(),
+            proofs: Proofs::new(handle.clone(), Arc::clone(&embedder)),
+            embedder,
+            metrics,
+            mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
+            role_asks_others: current.may_ask().into(),
+            request_max,
         });
         let backends = Arc::new(Backends::new(&config, api_address.port(), Arc::clone(&store)));
         let node = Arc::new(Node {

@@ -342,6 +342,8 @@ impl Supervisor {
             tracing::warn!(backend = self.config.name, how, "worker crashed");
             self.backoff.failed(self.epoch.elapsed(), worker.since.elapsed(), how.clone());
         }
+        // Whoever is told of the crash finds it in the status already.
+        self.publish();
         // What it never got can go to the next one.
         let had: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.frame.is_none()).map(|(id, _)| *id).collect();
         for id in had {

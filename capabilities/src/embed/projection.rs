@@ -36,7 +36,7 @@ impl Projection {
                 1 => &mut turn_named,
                 _ => &mut reduce,
             };
-            matrix.push(&read_row(row)?);
+            matrix.push(&read_row(row)?, &[]);
         }
         (turn_named.len() == dims && !reduce.is_empty()).then_some(Self { turn, turn_named, reduce })
     }
@@ -44,6 +44,11 @@ impl Projection {
     /// The same, leaving descriptions as they are.
     pub fn without_turning(self) -> Self {
         Self { turn: Rows::default(), turn_named: Rows::default(), ..self }
+    }
+
+    /// The number of principal directions.
+    pub fn reduced_dims(&self) -> usize {
+        self.reduce.len()
     }
 
     /// A centred description, and the same with its name before it where that is known, turned towards requests; `None` where nothing is

@@ -1,4 +1,4 @@
-//! The built-in embedder: all-MiniLM-L6-v2 run by `rten`, a pure Rust engine, from bytes inside the binary.
+//! The built-in engine: all-MiniLM-L6-v2 run by `rten`, in pure Rust, from bytes inside the binary.
 //!
 //! One thread per call; whoever wants more runs several calls at once. Loading takes about a tenth of a second and 100 MB, which dropping
 //! gives back; both are left to the caller.
@@ -10,70 +10,39 @@ use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
 
-use super::wordpiece::WordPiece;
-use super::{EmbedError, Embedder, MINILM_SPACE, TOKENS_MAX};
-
-static MODEL: &[u8] = include_bytes!("../../assets/embedder/minilm-l6-v2-w8.onnx");
-static VOCABULARY: &str = include_str!("../../assets/embedder/vocab.txt");
-/// Length of its vectors.
-pub const DIMS: usize = 384;
-/// Most texts run at once: beyond this a batch is no faster per text, and takes more memory.
-const BATCH_TEXTS_MAX: usize = 16;
-
-/// The model inside the binary: its pages may be given back to the system while it is not loaded.
-pub fn model_bytes() -> &'static [u8] {
-    MODEL
-}
+use super::minilm::{Batch, Batches, INPUTS, OUTPUT};
+pub use super::minilm::{DIMS, model_bytes};
+use super::{EmbedError, Embedder, MINILM_SPACE};
 
 /// The loaded model.
 pub struct RtenEmbedder {
     model: Model,
     inputs: [NodeId; 3],
     output: NodeId,
-    words: WordPiece,
+    batches: Batches,
     threads: Arc<ThreadPool>,
 }
 
 impl RtenEmbedder {
     /// Loads the model from the binary. Takes about 100 ms of CPU: not for a request's path.
     pub fn load() -> Result<Self, EmbedError> {
-        let model = ModelOptions::with_all_ops().prepack_weights(true).load_static_slice(MODEL).map_err(broken)?;
-        let [ids, mask, types] =
-            ["input_ids", "attention_mask", "token_type_ids"].map(|name| model.node_id(name).map_err(broken));
-        let output = model.node_id("sentence_embedding").map_err(broken)?;
+        let model = ModelOptions::with_all_ops().prepack_weights(true).load_static_slice(model_bytes()).map_err(broken)?;
+        let [ids, mask, types] = INPUTS.map(|name| model.node_id(name).map_err(broken));
+        let output = model.node_id(OUTPUT).map_err(broken)?;
         let threads = Arc::new(ThreadPool::with_num_threads(1));
-        Ok(Self { inputs: [ids?, mask?, types?], output, words: WordPiece::new(VOCABULARY), threads, model })
+        Ok(Self { inputs: [ids?, mask?, types?], output, batches: Batches::new(), threads, model })
     }
 
-    /// Runs texts of similar length, already as ids, padded to the longest.
-    fn run(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let longest = batch.iter().map(|ids| ids.len()).max().unwrap_or(0);
-        let (ids, mask) = padded(batch, longest);
-        let tensor = |values: Vec<i32>| NdTensor::from_data([batch.len(), longest], values).into();
-        let types = vec![0; ids.len()];
-        let inputs = self.inputs.into_iter().zip([tensor(ids), tensor(mask), tensor(types)]).collect();
+    fn run(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let tensor = |values: Vec<i32>| NdTensor::from_data([batch.texts, batch.tokens], values).into();
+        let types = vec![0; batch.ids.len()];
+        let values = [batch.ids.clone(), batch.mask.clone(), types].map(tensor);
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
+        let inputs = self.inputs.into_iter().zip(values).collect();
         let output = self.model.run(inputs, &[self.output], Some(options)).map_err(failed)?;
         let vectors: Tensor<f32> = output.into_iter().next().ok_or_else(|| failed("no output"))?.try_into().map_err(failed)?;
-        let values = vectors.to_vec();
-        if values.len() != batch.len() * DIMS {
-            return Err(failed("an output of another shape"));
-        }
-        Ok(values.chunks_exact(DIMS).map(<[f32]>::to_vec).collect())
+        batch.vectors(&vectors.to_vec())
     }
-}
-
-/// Ids and attention mask, row by row.
-fn padded(batch: &[&[u32]], longest: usize) -> (Vec<i32>, Vec<i32>) {
-    let mut ids = Vec::with_capacity(batch.len() * longest);
-    let mut mask = Vec::with_capacity(batch.len() * longest);
-    for text in batch {
-        ids.extend(text.iter().map(|id| *id as i32));
-        mask.extend(std::iter::repeat_n(1, text.len()));
-        ids.resize(mask.len() + longest - text.len(), 0);
-        mask.resize(ids.len(), 0);
-    }
-    (ids, mask)
 }
 
 impl Embedder for RtenEmbedder {
@@ -85,19 +54,8 @@ impl Embedder for RtenEmbedder {
         DIMS
     }
 
-    /// Texts are run shortest first, so that little is spent on padding.
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let encoded: Vec<Vec<u32>> = texts.iter().map(|text| self.words.encode_ends(text, TOKENS_MAX)).collect();
-        let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|place| encoded[*place].len());
-        let mut vectors = vec![Vec::new(); texts.len()];
-        for places in order.chunks(BATCH_TEXTS_MAX) {
-            let batch: Vec<&[u32]> = places.iter().map(|place| encoded[*place].as_slice()).collect();
-            for (place, vector) in places.iter().zip(self.run(&batch)?) {
-                vectors[*place] = vector;
-            }
-        }
-        Ok(vectors)
+        self.batches.embed(texts, |batch| self.run(batch))
     }
 }
 

@@ -72,7 +72,9 @@ impl EmbeddingSpace {
         projection: Option<Projection>,
         sets: &[SetVectors],
     ) -> Self {
-        let (exemplars, abouts, turned_abouts) = Default::default();
+        let reduced = projection.as_ref().map_or(mean.len(), Projection::reduced_dims);
+        let (exemplars, abouts) = (ExactIndex::new(&vec![0.0; reduced]), ExactIndex::new(&mean));
+        let turned_abouts = abouts.clone();
         let mut space = Self { name: name.to_owned(), calibration, mean, projection, exemplars, abouts, turned_abouts };
         sets.iter().for_each(|set| space.push(set));
         space
@@ -94,7 +96,7 @@ impl EmbeddingSpace {
     /// The space without one of its parts, to see what that part adds.
     pub fn without(&self, part: Part) -> Self {
         let none = |index: &ExactIndex| {
-            let mut none = ExactIndex::default();
+            let mut none = ExactIndex::new(index.mean());
             index.counts().iter().for_each(|_| none.push(&[]));
             none
         };

@@ -1,22 +1,102 @@
 //! Dot products of one int16 query with many int8 rows, exact in int32.
 //!
 //! The query keeps 15 bits, so nothing is lost against the rows as they were announced and no second pass in f32 is needed. The baseline
-//! of x86-64 has only SSE2, and even for AVX2 the compiler's own loop uses half of each register: there the loop is written out and chosen
-//! at run time. Everywhere else a plain loop does.
+//! of x86-64 has only SSE2, and even for AVX2 the compiler's own loop uses half of each register: there the loops are written out and
+//! chosen at run time. Everywhere else a plain loop does.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+/// What is compared with rows, cut up for whichever loop will run.
+#[derive(Debug, Clone)]
+pub struct Query {
+    values: Vec<i16>,
+    /// The low and the high byte of each value plus 2^15.
+    low: Vec<u8>,
+    high: Vec<u8>,
+}
+
+impl Query {
+    pub fn new(values: Vec<i16>) -> Self {
+        let raised = values.iter().map(|value| *value as u16 ^ 1 << RAISED_BITS);
+        Self {
+            low: raised.clone().map(|value| value as u8).collect(),
+            high: raised.map(|value| (value >> 8) as u8).collect(),
+            values,
+        }
+    }
+
+    /// As they were given.
+    pub fn values(&self) -> &[i16] {
+        &self.values
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+/// Adding two to the power of this makes an int16 positive.
+const RAISED_BITS: u32 = 15;
 
 /// Appends to `out` the dot product of `query` with each row of `rows`, which lie one behind the other, each as long as `query`.
 ///
 /// With up to 512 dimensions and query values within ±32767 no sum overflows: 512 * 127 * 32767 < 2^31.
-pub fn dots(query: &[i16], rows: &[i8], out: &mut Vec<i32>) {
+pub fn dots(query: &Query, rows: &[i8], out: &mut Vec<i32>) {
     if query.is_empty() {
         return;
     }
     #[cfg(target_arch = "x86_64")]
+    if query.len().is_multiple_of(vnni::LANES) && std::is_x86_feature_detected!("avx512vnni") {
+        // SAFETY: the processor has just said that it has AVX-512 VNNI, and so AVX-512F: all that this otherwise safe function requires.
+        return unsafe { vnni::dots(query, rows, out) };
+    }
+    #[cfg(target_arch = "x86_64")]
     if query.len().is_multiple_of(avx2::LANES) && std::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has just said that it has AVX2, the one requirement of this otherwise safe function.
-        return unsafe { avx2::dots(query, rows, out) };
+        return unsafe { avx2::dots(&query.values, rows, out) };
     }
-    dots_portable(query, rows, out);
+    dots_portable(&query.values, rows, out);
+}
+
+/// The dot product of two int8 vectors.
+#[cfg(feature = "hnsw")]
+pub fn dot_of_rows(a: &[i8], b: &[i8]) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: as in `dots`.
+        return unsafe { avx2::dot_of_rows(a, b) };
+    }
+    dot_of_rows_portable(a, b)
+}
+
+#[cfg(feature = "hnsw")]
+#[inline(always)]
+fn dot_of_rows_portable(a: &[i8], b: &[i8]) -> i32 {
+    let mut sum = 0;
+    for (a, b) in a.iter().zip(b) {
+        sum += i32::from(*a) * i32::from(*b);
+    }
+    sum
+}
+
+/// Asks memory for `row`, without waiting for it.
+#[inline]
+pub fn fetch(row: &[i8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint that reads nothing, about memory that is borrowed here.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 fn dots_portable(query: &[i16], rows: &[i8], out: &mut Vec<i32>) {
@@ -27,81 +107,31 @@ fn dot(query: &[i16], row: &[i8]) -> i32 {
     query.iter().zip(row).map(|(a, b)| i32::from(*a) * i32::from(*b)).fold(0, i32::wrapping_add)
 }
 
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::{
-        __m128i, __m256i, _mm_add_epi32, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi32, _mm256_castsi256_si128,
-        _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
-        _mm256_setzero_si256,
-    };
-
-    /// Values that one register takes; a query must have a multiple of them.
-    pub const LANES: usize = 16;
-    /// Rows taken side by side: each part of the query is loaded once for all of them, and their sums are closed together.
-    const ROWS: usize = 4;
-
-    #[target_feature(enable = "avx2")]
-    pub fn dots(query: &[i16], rows: &[i8], out: &mut Vec<i32>) {
-        let (query_lanes, _) = query.as_chunks::<LANES>();
-        let block_bytes = query.len() * ROWS;
-        out.reserve(rows.len() / query.len());
-        let blocks = rows.chunks_exact(block_bytes);
-        let last = blocks.remainder();
-        for block in blocks {
-            out.extend_from_slice(&four(query_lanes, block.as_chunks::<LANES>().0));
-        }
-        super::dots_portable(query, last, out);
-    }
-
-    /// The dot products with four rows.
-    #[target_feature(enable = "avx2")]
-    fn four(query: &[[i16; LANES]], block: &[[i8; LANES]]) -> [i32; ROWS] {
-        let (half, other_half) = block.split_at(query.len() * 2);
-        let (first, second) = half.split_at(query.len());
-        let (third, fourth) = other_half.split_at(query.len());
-        let mut sums = [_mm256_setzero_si256(); ROWS];
-        for ((((query, a), b), c), d) in query.iter().zip(first).zip(second).zip(third).zip(fourth) {
-            sums[0] = _mm256_add_epi32(sums[0], products(query, a));
-            sums[1] = _mm256_add_epi32(sums[1], products(query, b));
-            sums[2] = _mm256_add_epi32(sums[2], products(query, c));
-            sums[3] = _mm256_add_epi32(sums[3], products(query, d));
-        }
-        totals(sums)
-    }
-
-    /// Sixteen products, added up in pairs.
-    #[target_feature(enable = "avx2")]
-    fn products(query: &[i16; LANES], row: &[i8; LANES]) -> __m256i {
-        // SAFETY: both loads read exactly the arrays they point at and need no alignment.
-        let (query, row) =
-            unsafe { (_mm256_loadu_si256(query.as_ptr().cast::<__m256i>()), _mm_loadu_si128(row.as_ptr().cast::<__m128i>())) };
-        _mm256_madd_epi16(query, _mm256_cvtepi8_epi16(row))
-    }
-
-    /// The sums of the eight lanes of each.
-    #[target_feature(enable = "avx2")]
-    fn totals(sums: [__m256i; ROWS]) -> [i32; ROWS] {
-        let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
-        let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
-        let mut totals = [0; ROWS];
-        // SAFETY: the store writes exactly the array it points at and needs no alignment.
-        unsafe { _mm_storeu_si128(totals.as_mut_ptr().cast::<__m128i>(), four) };
-        totals
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    /// Of every length, those that fill registers of either size among them.
+    fn queries() -> impl Strategy<Value = Vec<i16>> {
+        prop_oneof![1usize..100, (1usize..=8).prop_map(|parts| parts * 64)]
+            .prop_flat_map(|dims| prop::collection::vec(-32767i16..=32767, dims))
+    }
+
     proptest! {
         #[test]
-        fn every_path_gives_the_same_sums(query in prop::collection::vec(-32767i16..=32767, 1..100), rows in prop::collection::vec(any::<i8>(), 0..1_000)) {
+        fn every_path_gives_the_same_sums(query in queries(), rows in prop::collection::vec(any::<i8>(), 0..4_000)) {
             let (mut fast, mut portable) = (Vec::new(), Vec::new());
-            dots(&query, &rows, &mut fast);
+            dots(&Query::new(query.clone()), &rows, &mut fast);
             dots_portable(&query, &rows, &mut portable);
+            #[cfg(target_arch = "x86_64")]
+            if query.len().is_multiple_of(avx2::LANES) && std::is_x86_feature_detected!("avx2") {
+                let mut narrow = Vec::new();
+                // SAFETY: as in `dots`.
+                unsafe { avx2::dots(&query, &rows, &mut narrow) };
+                prop_assert_eq!(&narrow, &portable);
+            }
             let exact: Vec<i64> = rows
                 .chunks_exact(query.len())
                 .map(|row| row.iter().zip(&query).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum())
@@ -114,7 +144,7 @@ mod tests {
     #[test]
     fn no_query_gives_no_sums() {
         let mut out = Vec::new();
-        dots(&[], &[1, 2, 3], &mut out);
+        dots(&Query::new(Vec::new()), &[1, 2, 3], &mut out);
         assert!(out.is_empty());
     }
 }

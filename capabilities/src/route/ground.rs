@@ -2,14 +2,14 @@
 //! that nobody may.
 
 use super::decision::{Reason, Refusal};
-use super::meaning::Meaning;
+use super::meaning::{Asked, Meaning};
 use super::screen::Screened;
 use crate::exemplars::{Needs, SetId};
 use crate::intent::{ModelChoice, Operation};
 use crate::score::asking::Asking;
 use crate::score::complexity::complexity;
 use crate::score::fit;
-use crate::view::Traits;
+use crate::view::{Roster, Traits};
 
 /// The probability from which a candidate is taken to be what was asked for.
 pub const FLOOR: f32 = 0.5;
@@ -24,9 +24,9 @@ pub(super) struct Grounds<'a> {
     /// `None` where meaning was not asked.
     meaning: Option<Meaning>,
     meaning_counts: Counts,
-    traits: &'a [Traits],
-    /// How hard the request is.
-    hard: f32,
+    roster: &'a Roster,
+    /// For each of the roster's distinct traits, the factor of a body that has them.
+    complexities: Vec<f32>,
     /// The probability of the likeliest general model that may answer.
     likeliest: f32,
 }
@@ -60,7 +60,11 @@ impl<'a> Grounds<'a> {
         // What is to be embedded is not what is wanted.
         let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
         let vector = intent.vector.as_ref().filter(|_| by_meaning);
-        let meaning = vector.and_then(|vector| Meaning::of(roster, &intent.text, vector, &screened.bodies));
+        let hard = complexity(&intent.text, screened.tokens.prompt.likely);
+        let suits = |traits: &Traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 };
+        let complexities: Vec<f32> = roster.distinct_traits().0.iter().map(suits).collect();
+        let asked = vector.and_then(|vector| Asked::new(roster, &intent.text, vector));
+        let meaning = asked.and_then(|asked| Meaning::of(screened.view, &asked, &screened.bodies, &complexities));
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,
@@ -72,40 +76,36 @@ impl<'a> Grounds<'a> {
             Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
-        Self {
-            reason,
-            meaning,
-            meaning_counts,
-            traits: roster.traits(),
-            hard: complexity(&intent.text, screened.tokens.prompt.likely),
-            likeliest,
-        }
+        Self { reason, meaning, meaning_counts, roster, complexities, likeliest }
+    }
+
+    /// The bodies that meaning left in the running; `None` where meaning was not asked and all are.
+    pub fn weighed(&self) -> Option<&[u32]> {
+        self.meaning.as_ref().map(|meaning| meaning.weighed.as_slice())
     }
 
     #[inline]
     pub fn of(&self, body: usize) -> Ground {
-        let traits = &self.traits[body];
         let probability = self.meaning.as_ref().map(|meaning| meaning.probabilities[body]);
         let likely = probability.unwrap_or(0.0);
         let (fits, similarity) = match self.meaning_counts {
             Counts::Nothing => (true, 1.0),
             Counts::Fully => (likely >= FLOOR, likely),
-            Counts::AmongGeneral if traits.general => (true, fallback_similarity(likely, self.likeliest)),
+            Counts::AmongGeneral if self.roster.traits(body).general => (true, fallback_similarity(likely, self.likeliest)),
             Counts::AmongGeneral => (false, likely),
         };
-        let complexity = if traits.can_chat { fit::suits(traits.size, self.hard) } else { 1.0 };
+        let complexity = self.complexities[self.roster.distinct_traits().1[body] as usize];
         Ground { fits, similarity, complexity, probability }
     }
 }
 
 /// Whether something fits, something is missing, or a general model has to do.
 fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
-    if meaning.is_some_and(|meaning| meaning.probabilities.iter().any(|probability| *probability >= FLOOR)) {
+    if meaning.is_some_and(Meaning::is_sure) {
         return Reason::Matched;
     }
     let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
-    let general =
-        screened.view.roster().traits().iter().zip(&screened.bodies).any(|(traits, eligible)| *eligible && traits.general);
+    let general = screened.view.roster().general().iter().any(|body| screened.bodies[*body as usize]);
     match missing {
         Some(missing) if missing.set.needs() == Needs::Text && general => {
             Reason::FallbackGeneral { instead_of: Some(missing.set.title()) }
@@ -131,14 +131,14 @@ fn missing_refusal(screened: &Screened<'_>, set: SetId) -> Refusal {
 /// The probability of the likeliest general model that may answer.
 fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 {
     let Some(meaning) = meaning else { return 0.0 };
-    let bodies = screened.view.roster().traits().iter().zip(&screened.bodies).zip(&meaning.probabilities);
-    let general = bodies.filter(|((traits, eligible), _)| **eligible && traits.general);
-    general.fold(0.0, |best, (_, probability)| best.max(*probability))
+    let roster = screened.view.roster();
+    let general = meaning.weighed.iter().map(|body| *body as usize).filter(|body| roster.traits(*body).general);
+    general.fold(0.0, |best, body| best.max(meaning.probabilities[body]))
 }
 
 /// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.
 #[inline]
-fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
+pub(super) fn fallback_similarity(probability: f32, likeliest: f32) -> f32 {
     let ratio = if likeliest > 0.0 { probability / likeliest } else { 1.0 };
     FALLBACK_SIMILARITY * (FALLBACK_SHARE_MIN + (1.0 - FALLBACK_SHARE_MIN) * ratio)
 }

@@ -3,11 +3,13 @@
 //! A capability is weighed by the exemplars of its kinds and by its own vectors. The exemplars of kinds that nobody eligible offers compete
 //! as well: what fits them better than anything offered is missing, not merely unlikely.
 
+use super::ground::{FLOOR, fallback_similarity};
+use super::shortlist::{ALL_UP_TO, shortlist};
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
 use crate::score::words::Words;
 use crate::score::{self, Calibration};
-use crate::view::{Roster, Traits};
+use crate::view::{Roster, RoutingView};
 
 /// What the similarity to a kind that nobody offers counts for beside the similarity to what is offered, and what it then lacks. Fitted on
 /// sets of six hands so that nine of ten served requests are accepted, and as few of the others as can be: of those 38 in 100 still are,
@@ -23,7 +25,9 @@ const WORDS: f32 = 0.2;
 
 /// The meaning of one intent among the bodies that may answer it.
 pub(super) struct Meaning {
-    /// For each body of the roster, the probability that it is what was asked for; 0 where it may not answer.
+    /// The bodies that were weighed, ascending: those that may answer and could win.
+    pub weighed: Vec<u32>,
+    /// For each body of the roster, the probability that it is what was asked for; 0 where it was not weighed.
     pub probabilities: Vec<f32>,
     /// The best-fitting kind that nobody eligible offers.
     pub missing: Option<Missing>,
@@ -39,49 +43,90 @@ pub(super) struct Missing {
     pub margin: f32,
 }
 
+/// A request, ready to be compared with the bodies of a roster.
+pub(super) struct Asked<'a> {
+    vector: &'a [f32],
+    query: Query,
+    /// For each body, the share of words in common.
+    overlaps: Vec<f32>,
+}
+
+impl<'a> Asked<'a> {
+    /// `None` where `vector` cannot be compared with what the roster has.
+    pub fn new(roster: &Roster, text: &str, vector: &'a [f32]) -> Option<Self> {
+        Some(Self { vector, query: Query::new(vector, roster.space())?, overlaps: roster.words().overlaps(&Words::of(text)) })
+    }
+}
+
 impl Meaning {
-    /// Weighs the bodies marked in `eligible`; `None` where `vector` cannot be compared with them.
-    pub fn of(roster: &Roster, text: &str, vector: &[f32], eligible: &[bool]) -> Option<Self> {
-        let space = roster.space();
-        let query = Query::new(vector, space)?;
-        let kinds = Kinds::new(roster, eligible, space.evidence(vector, score::weigh)?);
-        let own = roster.index().scan(&query, score::weigh);
-        let words = roster.words().overlaps(&Words::of(text));
-        let odds = odds_of_bodies(roster, eligible, &own, &words, &kinds, &space.calibration);
-        let missing = kinds.missing(&space.calibration);
-        Some(Self::weighed(odds, missing))
+    /// Weighs the bodies marked in `eligible`, which all the same suit a request to the extent in `complexities`, by the number of their
+    /// traits; `None` where what is asked cannot be compared with them.
+    pub fn of(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
+        let (roster, space) = (view.roster(), view.roster().space());
+        let kinds = Kinds::new(roster, eligible, space.evidence(asked.vector, score::weigh)?);
+        let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
+        let weighed = worth_weighing(view, asked, eligible, &groups, complexities);
+        let own = roster.index().exact().scan_of(&weighed, &asked.query, score::weigh);
+        let similarity = |(body, own): (&u32, &Evidence)| {
+            let kinds = groups[roster.group_of()[*body as usize] as usize];
+            score::blended(kinds, score::own_weight(*own)) + score::WORDS * asked.overlaps[*body as usize]
+        };
+        let mut odds: Vec<f32> = weighed.iter().zip(&own).map(similarity).collect();
+        // A loop of its own: it is vectorised.
+        odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(*odds));
+        Some(Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration)))
+    }
+
+    /// Whether something is likely enough to be what was asked for.
+    pub fn is_sure(&self) -> bool {
+        self.weighed.iter().any(|body| self.probabilities[*body as usize] >= FLOOR)
     }
 
     /// Odds into probabilities: against "none", what is missing, and the best. Those who are as good as each other do not share: that
     /// somebody fits is no less likely because another fits as well, and nobody gains or loses by announcing a thing thirty times.
-    fn weighed(odds: Vec<f32>, missing: Option<Missing>) -> Self {
+    fn against_rivals(roster: &Roster, weighed: Vec<u32>, odds: Vec<f32>, missing: Option<Missing>) -> Self {
         let best = odds.iter().fold(0f32, |best, odds| best.max(*odds));
         let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best;
-        Self {
-            probabilities: odds.into_iter().map(|odds| odds / rivals).collect(),
-            missing: missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing }),
+        let mut probabilities = vec![0f32; roster.bodies().len()];
+        for (body, odds) in weighed.iter().zip(&odds) {
+            probabilities[*body as usize] = odds / rivals;
         }
+        let missing = missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing });
+        Self { weighed, probabilities, missing }
     }
 }
 
-fn odds_of_bodies(
-    roster: &Roster,
-    eligible: &[bool],
-    own: &[Evidence],
-    words: &[f32],
-    kinds: &Kinds,
-    calibration: &Calibration,
-) -> Vec<f32> {
-    let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
-    let bodies = roster.traits().iter().zip(own).zip(eligible);
-    let weights = |((traits, own), eligible): ((&Traits, &Evidence), &bool)| {
-        let kinds = groups[traits.group as usize];
-        if *eligible { (kinds, score::own_weight(*own)) } else { (0.0, 0.0) }
-    };
-    let weights: Vec<(f32, f32)> = bodies.map(weights).collect();
-    // A loop of its own: it is vectorised.
-    let similarity = |((kinds, own), words): ((f32, f32), &f32)| score::blended(kinds, own) + score::WORDS * words;
-    weights.into_iter().zip(words).map(|evidence| calibration.odds(similarity(evidence))).collect()
+/// The eligible bodies that could win: all of a few, the most promising of many.
+fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
+    if eligible.len() <= ALL_UP_TO {
+        return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
+    }
+    let roster = view.roster();
+    let weights = estimated_weights(roster, asked, groups);
+    let traits_of = roster.distinct_traits().1;
+    let earned = |body: usize| complexities[traits_of[body] as usize] * view.offers()[body].best;
+    let promise = |(body, eligible): (usize, &bool)| if *eligible { weights[body] * earned(body) } else { 0.0 };
+    let promises: Vec<f32> = eligible.iter().enumerate().map(promise).collect();
+    let general = || roster.general().iter().map(|body| *body as usize).filter(|body| eligible[*body]);
+    let likeliest = general().fold(0f32, |best, body| best.max(weights[body]));
+    let fallback = general().map(|body| (fallback_similarity(weights[body], likeliest) * earned(body), body as u32));
+    shortlist(roster, &promises, fallback)
+}
+
+/// About the odds of every body, up to a factor.
+fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<f32> {
+    let sums = roster.index().estimate(&asked.query, score::weigh);
+    let counts = roster.index().exact().vectors_of();
+    let mut weights = Vec::with_capacity(sums.len());
+    for run in roster.runs() {
+        let (kinds, bodies) = (groups[run.group], run.bodies.clone());
+        let own = sums[bodies.clone()].iter().zip(&counts[bodies]).map(|(sum, count)| Evidence { sum: *sum, count: *count });
+        weights.extend(own.map(|own| score::weigh(score::blended(kinds, score::own_weight(own)))));
+    }
+    for (weight, overlap) in weights.iter_mut().zip(&asked.overlaps).filter(|(_, overlap)| **overlap > 0.0) {
+        *weight *= score::weigh(score::WORDS * overlap);
+    }
+    weights
 }
 
 /// What the exemplars of every kind say of the query.
@@ -95,8 +140,8 @@ struct Kinds {
 impl Kinds {
     fn new(roster: &Roster, eligible: &[bool], evidence: Vec<(Evidence, Evidence)>) -> Self {
         let mut groups = vec![false; roster.groups().len()];
-        for (traits, eligible) in roster.traits().iter().zip(eligible) {
-            groups[traits.group as usize] |= eligible;
+        for run in roster.runs() {
+            groups[run.group] |= eligible[run.bodies.clone()].contains(&true);
         }
         let mut offered = vec![false; evidence.len()];
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {

@@ -13,7 +13,7 @@ use crate::view::RoutingView;
 pub const NEAR_EQUAL: f32 = 0.9;
 /// ... and loads included: they are old news when they arrive, so that a little more of it says less. Measured in the simulated herd: at
 /// 0.9 whoever looks idle gets up to half again its share, from 0.8 down a fifth, and as many find no room as where nothing is known.
-const NEAR_IN_ALL: f32 = 0.75;
+pub(super) const NEAR_IN_ALL: f32 = 0.75;
 /// More slots than this weigh no more: slots are announced, and need not be there.
 const SLOTS_WEIGHED_MAX: f32 = 16.0;
 

@@ -1,5 +1,11 @@
 //! What a decision must hold to, whatever is offered and whatever is asked.
 
+mod constrained;
+mod explained;
+mod screened;
+mod shared;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atmo_protocol::record::{CapabilityBody, Cost, Load};
@@ -231,28 +237,6 @@ fn unknown_and_ambiguous_names_are_refused_with_what_was_near() {
 }
 
 #[test]
-fn each_constraint_excludes_with_its_reason() {
-    let offered = mesh();
-    let view = view(&offered);
-    let under = |constraints: Constraints| decided(&view, &Intent { constraints, operation: Operation::Chat, ..ask("hello") });
-    let all_gone = |constraints: Constraints, why: &str| {
-        let decision = under(constraints);
-        assert!(decision.chosen.is_none() && decision.excluded_total == offered.len());
-        assert!(decision.excluded.iter().any(|excluded| excluded.reason.contains(why)), "{why}: {:?}", decision.excluded);
-    };
-    all_gone(Constraints { local_only: true, ..Constraints::default() }, "only local");
-    all_gone(Constraints { node: Some("nowhere".into()), ..Constraints::default() }, "not on the node");
-    all_gone(Constraints { vision: true, ..Constraints::default() }, "takes images");
-    all_gone(Constraints { labels: vec![("zone".into(), "mars".into())], ..Constraints::default() }, "zone");
-    let tools = under(Constraints { tools: true, ..Constraints::default() });
-    assert!(tools.candidates.iter().all(|candidate| candidate.model == "llama3.1:8b"));
-    let long = under(Constraints { context_tokens: Some(9_000), ..Constraints::default() });
-    assert!(long.candidates.iter().all(|candidate| candidate.model != "llama3.1:8b"));
-    let left_out = Constraints { exclude: offered.iter().map(|one| one.routable.id.clone()).collect(), ..Constraints::default() };
-    all_gone(left_out, "left out");
-}
-
-#[test]
 fn an_open_circuit_and_a_dead_node_are_left_out() {
     let mut offered = mesh();
     offered[0].condition.standing = Standing::Dead;
@@ -271,22 +255,6 @@ fn an_open_circuit_and_a_dead_node_are_left_out() {
 fn embedding_requests_go_to_embedding_models_whatever_the_text_says() {
     let intent = Intent { operation: Operation::Embed, ..ask("write a Python function") };
     assert_eq!(model_chosen(&view(&mesh()), &intent).as_deref(), Some("nomic-embed-text"));
-}
-
-#[test]
-fn json_and_explanation_say_what_others_rely_on() {
-    let mut offered = mesh();
-    offered[0].routable.node_name = "evil\u{1b}[2J".into();
-    let decision = decided(&view(&offered), &ask("hello there, how is it going?"));
-    let json = serde_json::to_value(&decision).unwrap();
-    for key in ["capability", "node", "score", "hops"] {
-        assert!(json["chosen"].get(key).is_some() && json["candidates"][0].get(key).is_some(), "{key}");
-    }
-    for key in ["similarity", "distance", "load", "cost"] {
-        assert!(json["candidates"][0]["factors"].get(key).is_some(), "{key}");
-    }
-    let text = explain(&decision);
-    assert!(text.lines().count() <= 24 && !text.contains('\u{1b}') && text.contains("similarity"), "{text}");
 }
 
 /// The promises made of the built-in model, with the real embedder.
@@ -333,20 +301,34 @@ fn the_demonstration_model_alone_answers_words_and_nothing_else() {
 
 fn meshes() -> impl Strategy<Value = Vec<Offered>> {
     let names = ["llama3.1:8b", "qwen2.5-coder:7b", "nomic-embed-text", "whisper-large", "atmo-tiny", "sqlcoder"];
-    let one = (0..names.len(), 0u16..5, 0u8..6, 0u32..20_000).prop_map(move |(which, running, hops, price)| {
-        let kind = if which == 2 { "embedding" } else { "llm" };
-        let mut offered = offer(0, kind, names[which], "", &[]);
-        offered.condition.load.running = running;
-        offered.condition.hops = hops;
-        offered.routable.cost.completion_micros_per_1k = price;
-        offered
-    });
+    let facts: [&[(&str, &str)]; 3] = [
+        &[("parameters_b", "8"), ("context_length", "8192"), ("tools", "true"), ("vision", "true")],
+        &[("parameters_b", "70"), ("context_length", "2048"), ("tools", "false"), ("quality", "0.9")],
+        &[],
+    ];
+    let one =
+        (0..names.len(), 0..facts.len(), 0u16..5, 0u8..6, 0u32..20_000).prop_map(move |(which, known, running, hops, price)| {
+            let kind = if which == 2 { "embedding" } else { "llm" };
+            let mut offered = offer(0, kind, names[which], "", facts[known]);
+            offered.condition.load.running = running;
+            offered.condition.hops = hops;
+            offered.routable.cost.completion_micros_per_1k = price.saturating_sub(5_000);
+            offered
+        });
     prop::collection::vec(one, 1..12).prop_map(|mut offered| {
         for (number, one) in (1..).zip(&mut offered) {
             one.routable.id.node = node(number);
+            one.routable.node_name = format!("node{number}").into();
+            one.routable.labels = labels(number);
         }
         offered
     })
+}
+
+fn labels(number: u8) -> Arc<[(String, String)]> {
+    let residency = [("residency", "eu"), ("residency", "us"), ("gpu", "a100")][usize::from(number) % 3];
+    let zone = format!("z{}", number % 2);
+    [("zone", zone.as_str()), residency].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 fn texts() -> impl Strategy<Value = String> {
@@ -389,15 +371,6 @@ proptest! {
         let id = &offered[0].routable.id;
         let (before, after) = (decided(&view(&offered), &ask(&text)), decided(&view(&worse), &ask(&text)));
         prop_assert!(score_of(&after, id) <= score_of(&before, id) + 1e-6);
-    }
-
-    #[test]
-    fn filters_never_leak(offered in meshes(), text in texts(), left_out in 0usize..12) {
-        let id = offered[left_out % offered.len()].routable.id.clone();
-        let constraints = Constraints { exclude: vec![id.clone()], ..Constraints::default() };
-        let decision = decided(&view(&offered), &Intent { constraints, ..ask(&text) });
-        prop_assert!(decision.candidates.iter().all(|candidate| candidate.id != id));
-        prop_assert!(decision.in_order().all(|candidate| candidate.fits));
     }
 
     #[test]

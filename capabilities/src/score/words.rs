@@ -54,15 +54,14 @@ pub struct WordIndex {
 }
 
 impl WordIndex {
-    pub fn new<'a>(bodies: impl Iterator<Item = &'a Words>) -> Self {
-        let mut index = Self::default();
+    /// Adds bodies behind the others.
+    pub fn extend<'a>(&mut self, bodies: impl Iterator<Item = &'a Words>) {
         for words in bodies {
             for (word, weight) in &words.0 {
-                index.having.entry(*word).or_default().push((index.bodies as u32, *weight));
+                self.having.entry(*word).or_default().push((self.bodies as u32, *weight));
             }
-            index.bodies += 1;
+            self.bodies += 1;
         }
-        index
     }
 
     /// For each body in order, how much of `asked` it says, from 0 to 1.
@@ -101,7 +100,9 @@ mod tests {
     use super::*;
 
     fn overlap(asked: &str, told: &str) -> f32 {
-        WordIndex::new([Words::of(told)].iter()).overlaps(&Words::of(asked))[0]
+        let mut index = WordIndex::default();
+        index.extend([Words::of(told)].iter());
+        index.overlaps(&Words::of(asked))[0]
     }
 
     proptest! {

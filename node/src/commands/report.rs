@@ -38,6 +38,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "embedder": node.executor.embedder.state(),
         "backends": backends(node),
         "open_circuits": open_circuits,
+        "distrusted": distrusted(node),
         "refused": tally,
         "running": node.executor.provider.running(),
         "warnings": warnings(node, &nodes),
@@ -45,6 +46,21 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "resident_bytes": crate::platform::resident_bytes(),
         "version": env!("CARGO_PKG_VERSION"),
     }))
+}
+
+/// Capabilities whose announcements are not what they should be, with what is wrong.
+fn distrusted(node: &Node) -> Vec<Value> {
+    let lies: BTreeMap<_, _> = node.executor.proofs.disproved().into_iter().map(|lie| (lie.body, lie.text)).collect();
+    let wrong = |entry: &Routable| match lies.get(&entry.capability.hash) {
+        Some(text) => Some(format!("left out: the vector of {text:?} is that of another text")),
+        None if entry.capability.vectors_refused > 0 => {
+            let refused = entry.capability.vectors_refused;
+            Some(format!("{refused} of its vectors are malformed, of another embedding space or too many, and are not used"))
+        }
+        None => None,
+    };
+    let found = entries(node).filter_map(|(entry, _)| Some((wrong(&entry)?, entry)));
+    found.map(|(why, entry)| json!({ "name": entry.shown(), "node_id": entry.id.node.to_string(), "why": why })).collect()
 }
 
 /// As the backends say of themselves, unless requests say otherwise.
