@@ -10,6 +10,7 @@ use crate::embed::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
 use crate::exemplars::{self, SetId};
 use crate::index::Query;
 use crate::score;
+use crate::score::words::Words;
 
 /// Characters of what is embedded for a body itself: more than the embedder reads tells nothing.
 const DESCRIBED_CHARS_MAX: usize = 1_000;
@@ -65,6 +66,8 @@ pub struct Capability {
     pub sets: Vec<SetId>,
     /// Its own vectors in our embedding space: its description first, turned towards the requests it stands for.
     pub vectors: Vec<UnitVector>,
+    /// The words of its type, name, description and facts.
+    pub words: Words,
     /// Announced vectors that were malformed, of another space or too many.
     pub vectors_refused: usize,
 }
@@ -88,9 +91,12 @@ impl Capability {
     pub fn read(hash: BodyHash, body: &CapabilityBody, space: &EmbeddingSpace) -> Self {
         let mut vectors: Vec<UnitVector> =
             body.vectors.iter().take(OWN_VECTORS_MAX).filter_map(|own| space.read(&own.space, &own.vector).ok()).collect();
+        let vectors_refused = body.vectors.len() - vectors.len();
         let described = body.vectors.first().and_then(|own| space.read(&own.space, &own.vector).ok());
-        if let (Some(described), Some(first)) = (&described, vectors.first_mut()) {
-            *first = space.turned(described);
+        if let Some(described) = &described {
+            let is_named = body.vectors.get(1).is_some_and(|own| own.text == named(body)) && vectors.len() > 1;
+            let named = is_named.then(|| vectors.remove(1));
+            vectors[0] = space.turned(described, named.as_ref());
         }
         Self {
             hash,
@@ -99,7 +105,8 @@ impl Capability {
             description: body.description.clone(),
             facts: Facts::read(&body.facts),
             sets: sets_of(body, described.as_ref(), space),
-            vectors_refused: body.vectors.len() - vectors.len(),
+            words: Words::of(&told(body)),
+            vectors_refused,
             vectors,
         }
     }
@@ -136,11 +143,26 @@ pub fn embedded(mut body: CapabilityBody, embedder: &dyn Embedder) -> Result<Cap
     Ok(body)
 }
 
-/// The texts that stand for a body: what it says of itself, then the texts its owner gave it.
+/// The texts that stand for a body: what it says of itself, the same with its name, then the texts its owner gave it.
 fn own_texts(body: &CapabilityBody) -> Vec<String> {
-    let described = described(body);
-    let given = body.vectors.iter().map(|own| own.text.clone()).filter(|text| *text != described);
-    std::iter::once(described.clone()).chain(given).take(OWN_VECTORS_MAX).collect()
+    let said = [described(body), named(body)];
+    let given = body.vectors.iter().map(|own| own.text.clone()).filter(|text| !said.contains(text));
+    said.iter().cloned().chain(given).take(OWN_VECTORS_MAX).collect()
+}
+
+/// Name and description.
+fn named(body: &CapabilityBody) -> String {
+    shortened(&format!("{}: {}", body.name, body.description))
+}
+
+/// Everything that a body says of itself.
+fn told(body: &CapabilityBody) -> String {
+    shortened(&format!("{} {}", body.name, described(body)))
+}
+
+/// With single spaces, and no more than is read.
+fn shortened(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DESCRIBED_CHARS_MAX).collect()
 }
 
 /// What is embedded for a body itself: its type, its description and those of its facts that are words. A name only where there is nothing
@@ -152,8 +174,7 @@ fn described(body: &CapabilityBody) -> String {
     let words = words.filter(|(_, value)| !matches!(value.as_str(), "true" | "false"));
     let facts: Vec<String> =
         words.map(|(key, value)| format!("{key} {}", value.replace(['[', ']', '{', '}', '"'], "").replace(',', ", "))).collect();
-    let text = format!("{} {name} {} {}", body.kind, body.description, facts.join("; "));
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DESCRIBED_CHARS_MAX).collect()
+    shortened(&format!("{} {name} {} {}", body.kind, body.description, facts.join("; ")))
 }
 
 /// The sets a body names, where this binary has them; otherwise what its kind, name and description say.

@@ -39,6 +39,11 @@ fn join_corpus(sets: &mut [ExemplarSet]) {
     }
 }
 
+/// Everything in the corpus that is described: its type, name and description.
+pub(crate) fn described() -> impl Iterator<Item = &'static str> {
+    CORPUS.lines().filter_map(|line| line.strip_prefix("= ")?.split_once('|')).map(|(_, described)| described)
+}
+
 static COVERED_BY: LazyLock<Vec<Vec<SetId>>> = LazyLock::new(|| {
     let broader = |set: &ExemplarSet| set.covered_by.iter().filter_map(|id| SetId::parse(id)).collect();
     SETS.iter().map(broader).collect()

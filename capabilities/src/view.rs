@@ -17,6 +17,7 @@ use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::Index;
 use crate::route::Experience;
+use crate::score::words::WordIndex;
 use crate::score::{Factors, fit};
 
 /// One capability of one node: what does not change from second to second.
@@ -93,6 +94,8 @@ pub struct Roster {
     general: Box<[u32]>,
     by_name: BTreeMap<String, Vec<u32>>,
     index: Index,
+    /// The words of the bodies.
+    words: Arc<WordIndex>,
     space: Arc<EmbeddingSpace>,
 }
 
@@ -210,23 +213,35 @@ impl Roster {
         by_group.into_iter().for_each(|body| _ = bodies.number(body));
         let mut index = Index::new(space.mean());
         index.extend(bodies.list.iter().map(|body| body.vectors.as_slice()));
-        Self::with_bodies(entries, bodies, index, space)
+        let mut words = WordIndex::default();
+        words.extend(bodies.list.iter().map(|body| &body.words));
+        Self::with_bodies(entries, bodies, index, Arc::new(words), space)
     }
 
     /// The roster that comes after `self`. Bodies keep their numbers, new ones are added to the index, and those that nobody offers any
     /// more stay in it as tombstones until they outweigh the living.
     pub fn followed_by(&self, entries: impl IntoIterator<Item = Routable>) -> Self {
         let entries = ordered(entries);
-        let next = Self::with_bodies(entries, self.bodies.clone(), self.index.clone(), Arc::clone(&self.space));
+        let next =
+            Self::with_bodies(entries, self.bodies.clone(), self.index.clone(), Arc::clone(&self.words), Arc::clone(&self.space));
         let living = (0..next.bodies.list.len()).filter(|body| !next.entries_of(*body).is_empty()).count();
         let tombstones = next.bodies.list.len() - living;
         if tombstones > living + TOMBSTONES_FREE { Self::new(next.entries, next.space) } else { next }
     }
 
-    fn with_bodies(entries: Box<[Routable]>, mut bodies: Bodies, mut index: Index, space: Arc<EmbeddingSpace>) -> Self {
+    fn with_bodies(
+        entries: Box<[Routable]>,
+        mut bodies: Bodies,
+        mut index: Index,
+        mut words: Arc<WordIndex>,
+        space: Arc<EmbeddingSpace>,
+    ) -> Self {
         let indexed = index.exact().len();
         let body_of: Box<[u32]> = entries.iter().map(|entry| bodies.number(&entry.capability)).collect();
         index.extend(bodies.list[indexed..].iter().map(|body| body.vectors.as_slice()));
+        if bodies.list.len() > indexed {
+            Arc::make_mut(&mut words).extend(bodies.list[indexed..].iter().map(|body| &body.words));
+        }
         let (groups, group_of) = groups_of(&bodies.list);
         let runs = runs_of(&group_of);
         let (traits, traits_of) = distinct_traits(&bodies.list);
@@ -248,6 +263,7 @@ impl Roster {
             general,
             by_name,
             index,
+            words,
             space,
         }
     }
@@ -319,6 +335,11 @@ impl Roster {
     /// The bodies' own vectors, one group for each body in order.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The words of the bodies in order.
+    pub(crate) fn words(&self) -> &WordIndex {
+        &self.words
     }
 
     pub fn space(&self) -> &Arc<EmbeddingSpace> {

@@ -2,13 +2,15 @@
 
 A description says what a thing is, a request what is wanted; in the model's space they lie apart. A matrix M (384 x 384, starting from the
 identity) is fitted so that a request is nearest to the turned description of its own kind or thing (softmax over all of them, Adam, dropout
-on requests and descriptions, decay towards the identity). Requests among themselves are compared in their 128 principal directions.
+on requests and descriptions, decay towards the identity). It is then refined inside labelled sets, where a request competes with what
+stands beside it, together with a second matrix for the description with its name before it. Requests among themselves are compared in
+their 128 principal directions.
 
     cargo build --release -p atmo-capabilities --features rten --example place_texts
     python3 capabilities/training/fit.py target/release/examples/place_texts    # needs numpy; about a minute
     cargo run --release -p atmo-capabilities --features rten --example make_exemplars
 
-What it reads: assets/routing/{exemplars.toml,corpus.txt}. The labelled sets are never read here.
+What it reads: assets/routing/{exemplars.toml,corpus.txt,dev-set.json,tune-a.json,tune-b.json} and training/sets. The other labelled sets are never read.
 """
 
 import json
@@ -20,11 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent / "assets"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent / "assets"
 DIMS, REDUCED = 384, 128
 STEPS, RATE, DECAY, TEMPERATURE = 300, 1e-3, 1e-3, 0.08
 DROP_VALUES, DROP_DESCRIPTIONS, BATCH = 0.25, 0.3, 1024
 OUT_OF_REACH = -1e3
+REFINED = {"steps": 50, "rate": 1e-3, "decay": 1e-2, "temperature": 0.07, "sets": 3, "drop_asked": 0.3, "drop_said": 0.15}
+# What the description and the description with its name count for before refining.
+VIEWS = (0.6, 0.4)
 
 
 def unit(vectors):
@@ -107,6 +113,72 @@ def fit(requests, right, moot, descriptions, owner):
     return matrix
 
 
+def facts(metadata):
+    """Those facts that are words, as src/capability.rs writes them."""
+    told = []
+    for key, value in metadata.items():
+        value = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if key not in ("family", "quantization") and any(map(str.isalpha, value)) and value not in ("true", "false"):
+            told.append(f"{key} {value.translate(str.maketrans('', '', '[]{}' + chr(34))).replace(',', ', ')}")
+    return "; ".join(told)
+
+
+def spoken(text):
+    return " ".join(text.split())[:1000]
+
+
+def labelled(program):
+    """For each labelled set: where its requests lie, where both views of its capabilities lie, and who is right for whom."""
+    sets = []
+    for path in sorted((HERE / "sets").glob("*.json")) + [ROOT / f"routing/{name}.json" for name in ("dev-set", "tune-a", "tune-b")]:
+        told = json.loads(path.read_text())
+        offered = told["capabilities"]
+        described = [spoken(f"{c['type']} {c['description']} {facts(c.get('metadata', {}))}") for c in offered]
+        named = [spoken(f"{c['name']}: {c['description']}") for c in offered]
+        asked = [spoken(intent["text"]) for intent in told["intents"]]
+        right = np.array([[c["id"] in intent["accept"] for c in offered] for intent in told["intents"]])
+        views = np.concatenate([place(program, described), place(program, named)], 1)
+        sets.append((place(program, asked), views, right))
+    return sets
+
+
+def softmax(scores):
+    odds = np.exp(scores - scores.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def refined_gradient(chosen, matrix, random):
+    """Of the cross-entropy inside each chosen set, averaged over them."""
+    gradient = np.zeros_like(matrix)
+    for asked, views, right in chosen:
+        asked = asked * (random.random(asked.shape) > REFINED["drop_asked"]) / (1 - REFINED["drop_asked"])
+        views = views * (random.random(views.shape) > REFINED["drop_said"])
+        turned = views @ matrix
+        length = np.linalg.norm(turned, axis=1, keepdims=True)
+        turned = turned / length
+        scores = asked @ turned.T / REFINED["temperature"]
+        error = softmax(scores) - softmax(np.where(right, scores, OUT_OF_REACH))
+        wanted = error.T @ asked / REFINED["temperature"] / len(asked) / len(chosen)
+        wanted = (wanted - turned * (wanted * turned).sum(1, keepdims=True)) / length
+        gradient += views.T @ wanted
+    return gradient
+
+
+def refine(sets, matrix):
+    """Two matrices, one below the other, from the one that the corpus gave."""
+    random = np.random.default_rng(0)
+    before = np.concatenate([matrix * share for share in VIEWS]).astype(np.float32)
+    matrix, first, second = before.copy(), np.zeros_like(before), np.zeros_like(before)
+    for step in range(1, REFINED["steps"] + 1):
+        chosen = [sets[place] for place in random.permutation(len(sets))[: REFINED["sets"]]]
+        gradient = refined_gradient(chosen, matrix, random) + REFINED["decay"] * (matrix - before)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.98 * second + 0.02 * gradient**2
+        rate = REFINED["rate"] * min(1, (REFINED["steps"] - step) / REFINED["steps"] * 2)
+        matrix -= rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-8)
+    return matrix
+
+
 def quantised(matrix):
     """Row by row: scale, then int8 values."""
     out = b""
@@ -126,7 +198,9 @@ def main(program):
     owner = np.array([number for number, texts in enumerate(described) for _ in texts])
     matrix = fit(asked, right, moot, descriptions, owner)
     principal = np.linalg.svd(asked - asked.mean(0), full_matrices=False)[2][:REDUCED]
-    (ROOT / "routing/projection.i8").write_bytes(b"ATMOPR1\n" + quantised(matrix) + quantised(principal))
+    described, named = np.split(refine(labelled(program), matrix.T).transpose(), 2, axis=1)
+    matrices = quantised(described) + quantised(named) + quantised(principal)
+    (ROOT / "routing/projection.i8").write_bytes(b"ATMOPR2\n" + matrices)
     print(f"{len(requests)} requests, {len(descriptions)} descriptions")
 
 

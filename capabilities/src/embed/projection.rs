@@ -3,7 +3,8 @@
 //!
 //! A description says what a thing is, a request says what is wanted; between them a plain cosine finds the right one in a third of the
 //! cases. A matrix fitted on pairs of both (`training/fit.py`: softmax over all descriptions, from the identity, with decay towards it)
-//! lifts that by half. Descriptions are turned once, when a body is read; requests are compared as they are. Requests among themselves
+//! lifts that by half. A second one turns the description with its name before it, and both add up to one vector. Descriptions are turned
+//! once, when a body is read; requests are compared as they are. Requests among themselves
 //! are compared in their 128 principal directions, which orders them as well as all 384.
 
 use super::UnitVector;
@@ -11,14 +12,16 @@ use super::vector::normalised;
 use crate::index::{Query, Rows};
 
 pub(crate) static BUILT_IN: &[u8] = include_bytes!("../../assets/routing/projection.i8");
-const MAGIC: &[u8] = b"ATMOPR1\n";
+const MAGIC: &[u8] = b"ATMOPR2\n";
 const SCALE_BYTES: usize = 4;
 
-/// Two matrices over one space, in int8 with a scale for each row.
+/// Three matrices over one space, in int8 with a scale for each row.
 #[derive(Debug, Clone)]
 pub struct Projection {
     /// Empty where descriptions are to stay as they are.
     turn: Rows,
+    /// For the description with its name before it.
+    turn_named: Rows,
     reduce: Rows,
 }
 
@@ -26,17 +29,21 @@ impl Projection {
     /// The one in this binary; `None` where the file does not fit `dims` dimensions.
     pub fn built_in(dims: usize) -> Option<Self> {
         let rows = BUILT_IN.strip_prefix(MAGIC)?.chunks_exact(SCALE_BYTES + dims);
-        let (mut turn, mut reduce) = (Rows::default(), Rows::default());
+        let (mut turn, mut turn_named, mut reduce) = (Rows::default(), Rows::default(), Rows::default());
         for (number, row) in rows.enumerate() {
-            let matrix = if number < dims { &mut turn } else { &mut reduce };
+            let matrix = match number / dims {
+                0 => &mut turn,
+                1 => &mut turn_named,
+                _ => &mut reduce,
+            };
             matrix.push(&read_row(row)?, &[]);
         }
-        (turn.len() == dims && !reduce.is_empty()).then_some(Self { turn, reduce })
+        (turn_named.len() == dims && !reduce.is_empty()).then_some(Self { turn, turn_named, reduce })
     }
 
     /// The same, leaving descriptions as they are.
     pub fn without_turning(self) -> Self {
-        Self { turn: Rows::default(), ..self }
+        Self { turn: Rows::default(), turn_named: Rows::default(), ..self }
     }
 
     /// The number of principal directions.
@@ -44,12 +51,18 @@ impl Projection {
         self.reduce.len()
     }
 
-    /// A centred description turned towards requests; `None` where nothing is left of it.
-    pub fn turned(&self, centred: &[f32]) -> Option<Vec<f32>> {
+    /// A centred description, and the same with its name before it where that is known, turned towards requests; `None` where nothing is
+    /// left of them.
+    pub fn turned(&self, centred: &[f32], named: Option<&[f32]>) -> Option<Vec<f32>> {
         if self.turn.is_empty() {
             return Some(centred.to_vec());
         }
-        normalised(self.turn.similarities(&Query::of(centred)))
+        let mut turned = self.turn.similarities(&Query::of(centred));
+        if let Some(named) = named {
+            let added = self.turn_named.similarities(&Query::of(named));
+            turned.iter_mut().zip(added).for_each(|(value, added)| *value += added);
+        }
+        normalised(turned)
     }
 
     /// A centred request in the principal directions; `None` where nothing is left of it.
@@ -72,8 +85,8 @@ mod tests {
     fn the_built_in_one_is_whole() {
         let projection = Projection::built_in(384).unwrap();
         let one: Vec<f32> = (0..384).map(|place| if place == 7 { 1.0 } else { 0.01 }).collect();
-        assert_eq!(projection.turned(&one).unwrap().len(), 384);
+        assert_eq!(projection.turned(&one, None).unwrap().len(), 384);
         assert_eq!(projection.reduced(&one).unwrap().len(), 128);
-        assert_eq!(projection.turned(&[0.0; 384]), None);
+        assert_eq!(projection.turned(&[0.0; 384], Some(&[0.0; 384])), None);
     }
 }

@@ -85,7 +85,7 @@ impl EmbeddingSpace {
         self.exemplars.push(&set.exemplars.iter().filter_map(around_zero).collect::<Vec<_>>());
         let abouts: Vec<UnitVector> = set.abouts.iter().filter_map(|vector| UnitVector::read(vector, &self.mean).ok()).collect();
         self.abouts.push(&abouts);
-        self.turned_abouts.push(&abouts.iter().map(|about| self.turned(about)).collect::<Vec<_>>());
+        self.turned_abouts.push(&abouts.iter().map(|about| self.turned(about, Some(about))).collect::<Vec<_>>());
     }
 
     /// The built-in model's space. Read once, shared; needs no embedder.
@@ -138,11 +138,13 @@ impl EmbeddingSpace {
         self.projection.as_ref().map_or_else(|| Some(centred.to_vec()), |projection| projection.reduced(centred))
     }
 
-    /// A description turned towards the requests it stands for; itself where nothing was fitted.
-    pub fn turned(&self, description: &UnitVector) -> UnitVector {
+    /// A description turned towards the requests it stands for, with the help of the same with its name before it where that is known;
+    /// itself where nothing was fitted.
+    pub fn turned(&self, description: &UnitVector, named: Option<&UnitVector>) -> UnitVector {
         let turned = || {
             let centred = self.centre(&description.to_f32())?;
-            let direction = self.projection.as_ref()?.turned(&centred)?;
+            let named = named.and_then(|named| self.centre(&named.to_f32()));
+            let direction = self.projection.as_ref()?.turned(&centred, named.as_deref())?;
             UnitVector::read(&quantise(&self.seen_from_middle(&direction)), &self.mean).ok()
         };
         turned().unwrap_or_else(|| description.clone())

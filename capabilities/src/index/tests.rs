@@ -22,7 +22,7 @@ fn near_descriptions(space: &EmbeddingSpace, number: usize, rng: &mut ChaCha12Rn
 fn near(space: &EmbeddingSpace, number: usize, wanted: usize, rng: &mut ChaCha12Rng) -> Vec<UnitVector> {
     let sets = built_in(space.dims()).unwrap();
     let abouts = sets.iter().flat_map(|set| &set.abouts).map(|vector| UnitVector::read(vector, space.mean()).unwrap());
-    let abouts = abouts.flat_map(|about| [space.turned(&about), about]);
+    let abouts = abouts.flat_map(|about| [space.turned(&about, Some(&about)), about]);
     let abouts: Vec<UnitVector> = abouts.take((number / SIBLINGS).max(1)).collect();
     (0..wanted).map(|_| noisy(space, &abouts[rng.random_range(0..abouts.len())], rng)).collect()
 }

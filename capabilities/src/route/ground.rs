@@ -2,7 +2,7 @@
 //! that nobody may.
 
 use super::decision::{Reason, Refusal};
-use super::meaning::Meaning;
+use super::meaning::{Asked, Meaning};
 use super::screen::Screened;
 use crate::exemplars::{Needs, SetId};
 use crate::intent::{ModelChoice, Operation};
@@ -63,7 +63,8 @@ impl<'a> Grounds<'a> {
         let hard = complexity(&intent.text, screened.tokens.prompt.likely);
         let suits = |traits: &Traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 };
         let complexities: Vec<f32> = roster.distinct_traits().0.iter().map(suits).collect();
-        let meaning = vector.and_then(|vector| Meaning::of(screened.view, vector, &screened.bodies, &complexities));
+        let asked = vector.and_then(|vector| Asked::new(roster, &intent.text, vector));
+        let meaning = asked.and_then(|asked| Meaning::of(screened.view, &asked, &screened.bodies, &complexities));
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,

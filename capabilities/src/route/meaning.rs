@@ -7,14 +7,11 @@ use super::ground::{FLOOR, fallback_similarity};
 use super::shortlist::{ALL_UP_TO, shortlist};
 use crate::exemplars::{Needs, SetId};
 use crate::index::{Evidence, Query};
+use crate::score::words::Words;
 use crate::score::{self, Calibration};
 use crate::view::{Roster, RoutingView};
 
-/// By how much more similar a request must be to a kind that nobody offers than to the best of what is offered to count as missing. At this,
-/// 95 of 100 served requests of the sets that were held out are accepted, and more than half of the unserved ones, which is too many: those
-/// are next to something that is offered.
-const MISSING: f32 = 0.12;
-/// How much more where a broader kind is offered.
+/// By how much more similar a request must be to a missing kind where a broader one is offered.
 const COVERED: f32 = 0.05;
 /// How much more where words alone would do: what is offered is likely to know something of it.
 const WORDS: f32 = 0.2;
@@ -39,18 +36,33 @@ pub(super) struct Missing {
     pub margin: f32,
 }
 
+/// A request, ready to be compared with the bodies of a roster.
+pub(super) struct Asked<'a> {
+    vector: &'a [f32],
+    query: Query,
+    /// For each body, the share of words in common.
+    overlaps: Vec<f32>,
+}
+
+impl<'a> Asked<'a> {
+    /// `None` where `vector` cannot be compared with what the roster has.
+    pub fn new(roster: &Roster, text: &str, vector: &'a [f32]) -> Option<Self> {
+        Some(Self { vector, query: Query::new(vector, roster.space())?, overlaps: roster.words().overlaps(&Words::of(text)) })
+    }
+}
+
 impl Meaning {
     /// Weighs the bodies marked in `eligible`, which all the same suit a request to the extent in `complexities`, by the number of their
-    /// traits; `None` where `vector` cannot be compared with them.
-    pub fn of(view: &RoutingView, vector: &[f32], eligible: &[bool], complexities: &[f32]) -> Option<Self> {
+    /// traits; `None` where what is asked cannot be compared with them.
+    pub fn of(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
         let (roster, space) = (view.roster(), view.roster().space());
-        let query = Query::new(vector, space)?;
-        let kinds = Kinds::new(roster, eligible, space.evidence(vector, score::weigh)?);
+        let kinds = Kinds::new(roster, eligible, space.evidence(asked.vector, score::weigh)?);
         let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
-        let weighed = worth_weighing(view, &query, eligible, &groups, complexities);
-        let own = roster.index().exact().scan_of(&weighed, &query, score::weigh);
+        let weighed = worth_weighing(view, asked, eligible, &groups, complexities);
+        let own = roster.index().exact().scan_of(&weighed, &asked.query, score::weigh);
         let similarity = |(body, own): (&u32, &Evidence)| {
-            score::blended(groups[roster.group_of()[*body as usize] as usize], score::own_weight(*own))
+            let kinds = groups[roster.group_of()[*body as usize] as usize];
+            space.calibration.blended(kinds, score::own_weight(*own)) + space.calibration.words * asked.overlaps[*body as usize]
         };
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(similarity).collect();
         // A loop of its own: it is vectorised.
@@ -78,12 +90,12 @@ impl Meaning {
 }
 
 /// The eligible bodies that could win: all of a few, the most promising of many.
-fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
+fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
     if eligible.len() <= ALL_UP_TO {
         return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
     }
     let roster = view.roster();
-    let weights = estimated_weights(roster, query, groups);
+    let weights = estimated_weights(roster, asked, groups);
     let traits_of = roster.distinct_traits().1;
     let earned = |body: usize| complexities[traits_of[body] as usize] * view.offers()[body].best;
     let promise = |(body, eligible): (usize, &bool)| if *eligible { weights[body] * earned(body) } else { 0.0 };
@@ -95,14 +107,18 @@ fn worth_weighing(view: &RoutingView, query: &Query, eligible: &[bool], groups: 
 }
 
 /// About the odds of every body, up to a factor.
-fn estimated_weights(roster: &Roster, query: &Query, groups: &[f32]) -> Vec<f32> {
-    let sums = roster.index().estimate(query, score::weigh);
+fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<f32> {
+    let calibration = &roster.space().calibration;
+    let sums = roster.index().estimate(&asked.query, score::weigh);
     let counts = roster.index().exact().vectors_of();
     let mut weights = Vec::with_capacity(sums.len());
     for run in roster.runs() {
         let (kinds, bodies) = (groups[run.group], run.bodies.clone());
         let own = sums[bodies.clone()].iter().zip(&counts[bodies]).map(|(sum, count)| Evidence { sum: *sum, count: *count });
-        weights.extend(own.map(|own| score::weigh(score::blended(kinds, score::own_weight(own)))));
+        weights.extend(own.map(|own| score::weigh(calibration.blended(kinds, score::own_weight(own)))));
+    }
+    for (weight, overlap) in weights.iter_mut().zip(&asked.overlaps).filter(|(_, overlap)| **overlap > 0.0) {
+        *weight *= score::weigh(calibration.words * overlap);
     }
     weights
 }
@@ -143,19 +159,24 @@ impl Kinds {
     /// The likeliest kind that nobody offers, with its odds.
     fn missing(&self, calibration: &Calibration) -> Option<Missing> {
         let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
-        let handicapped = unserved.map(|set| (set, self.similarity(set) - self.handicap(set)));
+        let handicapped = unserved.map(|set| (set, self.similarity(set, calibration.abouts) - self.handicap(set)));
         let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        let text = SetId::all().filter(|set| set.needs() == Needs::Text).map(|set| self.similarity(set)).fold(-1.0, f32::max);
-        Some(Missing { set, probability: calibration.odds(similarity), margin: self.similarity(set) - text })
+        let text = SetId::all()
+            .filter(|set| set.needs() == Needs::Text)
+            .map(|set| self.similarity(set, calibration.abouts))
+            .fold(-1.0, f32::max);
+        let probability = calibration.odds(calibration.missing * similarity - calibration.missing_lacks);
+        Some(Missing { set, probability, margin: self.similarity(set, calibration.abouts) - text })
     }
 
     fn handicap(&self, set: SetId) -> f32 {
         let covered = set.covered_by().iter().any(|broader| self.offered[broader.position()]);
         let words = set.needs() == Needs::Text;
-        MISSING + if covered { COVERED } else { 0.0 } + if words { WORDS } else { 0.0 }
+        f32::from(u8::from(covered)) * COVERED + f32::from(u8::from(words)) * WORDS
     }
 
-    fn similarity(&self, set: SetId) -> f32 {
-        score::blended(self.weight(set), score::own_weight(self.evidence[set.position()].1))
+    fn similarity(&self, set: SetId, abouts_count: f32) -> f32 {
+        let abouts = score::own_weight(self.evidence[set.position()].1);
+        score::similarity(self.weight(set)) + abouts_count * score::similarity(abouts)
     }
 }

@@ -123,8 +123,8 @@ impl Asking {
     pub fn margin(self) -> f32 {
         match self {
             Self::Words => 0.5,
-            Self::Question => 0.26,
-            Self::Deed => 0.14,
+            Self::Question => 0.1,
+            Self::Deed => 0.2,
         }
     }
 }
