@@ -92,6 +92,7 @@ async fn nothing_fits_is_exit_code_three() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_library_of_onnx_runtime_is_used_where_it_is_found_and_a_wrong_one_is_said() {
     let embedder = async |node: &crate::support::Node| {
+        mesh::any_model(node).await;
         node.json(&["route", "what is the capital of France?"]).await;
         node.json(&["status"]).await["embedder"].as_str().expect("the embedder is text").to_owned()
     };

@@ -25,8 +25,8 @@ pub fn amend(offer: &mut Offer, backend: &Backend) {
     let Cost { prompt_micros_per_1k, completion_micros_per_1k } = &mut offer.cost;
     *prompt_micros_per_1k = price(model.prompt_cost, general.prompt_cost).unwrap_or(*prompt_micros_per_1k);
     *completion_micros_per_1k = price(model.completion_cost, general.completion_cost).unwrap_or(*completion_micros_per_1k);
-    // The description is the first of a body's own texts.
-    let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_VECTORS_MAX - 1);
+    // The description, alone and with the name, are the first two of a body's own texts.
+    let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_VECTORS_MAX - 2);
     offer.body.vectors.extend(texts.map(|text| unplaced(text)));
 }
 

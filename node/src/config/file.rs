@@ -15,7 +15,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The dearest price that is announced, in money per million tokens.
 const COST_MAX: f64 = 100_000.0;
 /// Own texts of a capability beside its description, and the longest of them; what a body has room for.
-const EXEMPLARS_MAX: usize = 3;
+const EXEMPLARS_MAX: usize = 2;
 const EXEMPLAR_BYTES_MAX: usize = 512;
 
 /// `atmo.toml`.

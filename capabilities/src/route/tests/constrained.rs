@@ -29,7 +29,7 @@ fn shop() -> Vec<Offered> {
 fn each_constraint_excludes_by_its_name_and_shows_the_figures() {
     let view = view(&shop());
     for (name, value, of, figures) in [
-        ("local_only", "true", "llama3.1:8b", "only local"),
+        ("local_only", "true", "llama3.1:8b", "this request may not leave"),
         ("node", "node7,attic", "llama3.1:8b", "asked for (node7 or attic)"),
         ("not_node", "node7", "mistral-large", "to be left out"),
         ("label", "gpu=a100", "mistral-large", "no label gpu=a100"),
@@ -97,7 +97,7 @@ fn a_refusal_tells_of_everything_that_stood_in_the_way() {
         decided(&view(&shop()), &Intent { constraints: constraints(written), ..named("mistral-large") }).reason.to_string()
     };
     let one = refusal(&[("max_cost", "0.001")]);
-    assert!(one.ends_with("passes the constraints: would cost up to 0.006164, over the 0.001 allowed"), "{one}");
+    assert!(one.ends_with("may answer: would cost up to 0.006164, over the 0.001 allowed"), "{one}");
     let chat = chat(constraints(&[("label", "gpu"), ("require_free", "true")]));
     let several = decided(&view(&shop()), &chat).reason.to_string();
     assert!(several.contains("5 by label (its node has no label gpu), 1 by require_free (costs 2 in"), "{several}");
