@@ -33,7 +33,7 @@ fn descriptions(space: &EmbeddingSpace) -> Vec<Vec<f32>> {
     let sets = atmo_capabilities::exemplars::vectors::built_in(space.dims()).expect("the descriptions belong to the binary");
     let read = |vector| UnitVector::read(vector, space.mean()).expect("they are unit vectors");
     let abouts = sets.iter().flat_map(|set| &set.abouts).map(read);
-    abouts.flat_map(|about| [space.turned(&about).to_f32(), about.to_f32()]).collect()
+    abouts.flat_map(|about| [space.turned(&about, None).to_f32(), about.to_f32()]).collect()
 }
 
 fn nearest(similarities: impl Iterator<Item = f32>) -> Vec<(Reverse<u32>, usize)> {
