@@ -111,8 +111,6 @@ pub const INCARNATION_INTERVAL_MS: u64 = 30_000;
 /// Before it stops, one of two holders of a key signs a last record with a higher incarnation, for the other to learn of it. It waits this
 /// long for that incarnation to be on disk.
 pub const LAST_RECORD_MS: u64 = 1_000;
-/// A record of oneself signed this long after one's own start is of no former life, even if the clock was set back a little in between.
-pub const FORMER_LIFE_MS: u64 = 1_000;
 
 /// What a bad frame costs its sender, in points.
 pub const BAD_FRAME_POINTS: u32 = 20;

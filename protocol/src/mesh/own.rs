@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::vocabulary::{MeshConfig, Now};
 use crate::codec;
 use crate::config::{
-    ADDRESS_BYTES_MAX, FORMER_LIFE_MS, INCARNATION_INTERVAL_MS, LABEL_BYTES_MAX, LABELS_MAX, LEASE_MS, NAME_BYTES_MAX,
-    NEIGHBOURS_MAX, RECORD_INTERVAL_MS_MIN,
+    ADDRESS_BYTES_MAX, INCARNATION_INTERVAL_MS, LABEL_BYTES_MAX, LABELS_MAX, LEASE_MS, NAME_BYTES_MAX, NEIGHBOURS_MAX,
+    RECORD_INTERVAL_MS_MIN,
 };
 use crate::envelope::ENVELOPE_OVERHEAD_BYTES;
 use crate::identity::{MeshId, NodeId, NodeKey};
@@ -157,7 +157,7 @@ impl Own {
     pub fn seen_newer(&mut self, incarnation: u64, signed_ms: u64, now: Now) -> Echo {
         let raised_before = self.raised_ms.is_some_and(|raised| now.mono_ms < raised + INCARNATION_INTERVAL_MS);
         let outdone = raised_before || (self.raised_ms.is_some() && incarnation > self.incarnation);
-        let in_our_life = signed_ms > self.born_ms + FORMER_LIFE_MS;
+        let in_our_life = signed_ms > self.born_ms;
         self.raised_ms = Some(now.mono_ms);
         self.incarnation = (incarnation.max(self.incarnation) + 1).max(now.wall_ms / 1_000);
         self.sequence = 0;
