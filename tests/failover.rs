@@ -148,7 +148,7 @@ async fn a_stream_that_breaks_off_says_so() {
     let resting = visitor.chat("twin", true).await;
     assert_eq!(resting.status(), 503);
     assert!(resting.headers().contains_key("retry-after"));
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
     engine.behaves(Manner::Proper);
+    until(PATIENCE, "a rested circuit is tried again", async || visitor.chat("twin", true).await.status() == 200).await;
     assert_eq!(visitor.chat("twin", true).await.status(), 200);
 }

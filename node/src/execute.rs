@@ -209,11 +209,17 @@ impl Executor {
         let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
         match name.and_then(|name| Some((name, self.recent.last(name)?))) {
             Some((name, (node, ago))) => ExecuteError::Away { model: name.clone(), node, ago_s: ago.as_secs() },
-            None => match decision.excluded.iter().filter_map(|excluded| self.experiences.rests_for(&excluded.id)).min() {
+            None => match self.shortest_rest(&decision) {
                 Some(rest) => ExecuteError::Resting { decision: decision.into(), rest },
                 None => ExecuteError::NothingFits(decision.into()),
             },
         }
+    }
+
+    /// How long the first of those rests whom nothing but their circuit keeps away.
+    fn shortest_rest(&self, decision: &Decision) -> Option<Duration> {
+        let resting = decision.excluded.iter().filter(|excluded| excluded.by == "circuit_open");
+        resting.filter_map(|excluded| self.experiences.rests_for(&excluded.id)).min()
     }
 
     /// Decides, and again without whoever was chosen for what it is not.

@@ -393,13 +393,15 @@ impl Supervisor {
                     self.end_worker();
                 }
             }
-            Some(worker) if worker.heard + SILENCE_MAX <= now || worker.answered + UNANSWERED_MAX <= now => self.give_up(),
+            Some(worker) if worker.heard + SILENCE_MAX <= now || worker.answered + UNANSWERED_MAX <= now => self.give_up(now),
             Some(_) => self.ping(now),
         }
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant) {
         if let Some(worker) = &mut self.worker {
+            // Looked at again after the next interval: a process may take its time to die.
+            worker.pinged = now;
             tracing::warn!(backend = self.config.name, "the worker does not answer: it is killed");
             worker.killed = Some("it did not answer any more and was killed");
             worker.process.kill();
