@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::openai::sse::SseParser;
+use atmo_dialects::sse::SseParser;
 use crate::openai::types::ChatChunk;
 pub use crate::openai::types::Usage;
 

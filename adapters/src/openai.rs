@@ -15,7 +15,6 @@ use crate::offer::{Catalogue, Listed};
 use crate::{Backend, BackendError, Call, Description, Health, Operation, Reply, Secret};
 
 pub mod client;
-pub mod sse;
 pub mod types;
 
 use client::{Client, Post};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::frames::FinishReason;
 use crate::Operation;
 use crate::observe::Usage;
-use crate::openai::sse::{DONE, write_event};
+use atmo_dialects::sse::{DONE, write_event};
 use crate::openai::types::error_body;
 
 /// One answer in the making.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use atmo_adapters::observe::Observer;
-use atmo_adapters::openai::sse::SseParser;
+use atmo_dialects::sse::SseParser;
 use atmo_adapters::openai::types::ChatChunk;
 use atmo_capabilities::explain::explain;
 use atmo_capabilities::route::Decision;
