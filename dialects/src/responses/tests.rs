@@ -59,8 +59,8 @@ fn through(more: &Value, chunks: &[u8], cuts: &[usize]) -> String {
 fn full(stream: bool) -> Value {
     json!({
         "model": "auto", "input": "Weather?", "instructions": "Be brief.", "stream": stream,
-        "max_output_tokens": 99, "temperature": 0.5, "top_p": 0.9, "user": "me", "metadata": { "k": "v" }, "parallel_tool_calls": false,
-        "tool_choice": "auto", "truncation": "auto",
+        "max_output_tokens": 99, "temperature": 0.5, "top_p": 0.9, "user": "me", "metadata": { "k": "v" },
+        "parallel_tool_calls": false, "tool_choice": "auto", "truncation": "auto",
         "reasoning": { "effort": "low", "summary": "auto" }, "store": true,
         "text": {
             "verbosity": "low",
