@@ -40,6 +40,10 @@ pub enum Operation {
     Complete,
     /// `POST /v1/embeddings`
     Embed,
+    /// `POST /v1/rerank`, after Jina's and Cohere's API
+    Rerank,
+    /// `POST /v1/audio/transcriptions`
+    Transcribe,
 }
 
 impl Operation {
@@ -49,6 +53,8 @@ impl Operation {
             Self::Chat => "/chat/completions",
             Self::Complete => "/completions",
             Self::Embed => "/embeddings",
+            Self::Rerank => "/rerank",
+            Self::Transcribe => "/audio/transcriptions",
         }
     }
 }
@@ -59,7 +65,8 @@ pub struct Call {
     pub operation: Operation,
     /// Which of the backend's offers.
     pub slug: atmo_protocol::Slug,
-    /// The OpenAI request body as the client wrote it. Everything but `model` passes through untouched.
+    /// The OpenAI request body as the client wrote it, JSON or for a transcription a form. Everything but `model` passes through
+    /// untouched.
     pub body: Bytes,
     /// Time left for the whole answer.
     pub remaining: Duration,

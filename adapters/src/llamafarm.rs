@@ -109,6 +109,8 @@ impl LlamaFarm {
             path: &path,
             streams: body.streams(),
             body: body.to_bytes(),
+            content_type: "application/json",
+            plain: false,
             headers: &[("x-no-session", "1")],
             remaining: call.remaining,
             trace: &call.trace,

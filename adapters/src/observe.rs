@@ -5,9 +5,9 @@
 
 use serde_json::Value;
 
-use atmo_dialects::sse::SseParser;
 use crate::openai::types::ChatChunk;
 pub use crate::openai::types::Usage;
+use atmo_dialects::sse::SseParser;
 
 /// How much of the end of a JSON answer is kept to find `usage` in; it stands behind the text, and little follows it.
 const TAIL_BYTES: usize = 4 << 10;

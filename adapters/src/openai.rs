@@ -15,9 +15,11 @@ use crate::offer::{Catalogue, Listed};
 use crate::{Backend, BackendError, Call, Description, Health, Operation, Reply, Secret};
 
 pub mod client;
+pub mod form;
 pub mod types;
 
 use client::{Client, Post};
+use form::Form;
 use types::{ModelEntry, RequestBody, read_models, text};
 
 /// How long a server may take to describe itself, all questions together.
@@ -157,20 +159,36 @@ impl Backend for OpenAi {
 
 /// Sends a request on as it is, but for the engine's own name of the model.
 pub(crate) async fn pass_on(client: &Client, call: Call, model: &str) -> Result<Reply, BackendError> {
-    let mut body = match RequestBody::parse(&call.body) {
-        Ok(body) => body,
-        Err(error) => return Ok(Reply::refusal(400, &error.to_string(), "invalid_request_error", None, None)),
+    let read = if call.operation == Operation::Transcribe { form_for(&call.body, model) } else { json_for(&call.body, model) };
+    let (body, content_type, streams) = match read {
+        Ok(read) => read,
+        Err(why) => return Ok(Reply::refusal(400, &why, "invalid_request_error", None, None)),
     };
-    body.set("model", &Value::from(model));
     let post = Post {
         path: call.operation.path(),
-        streams: body.streams() && call.operation != Operation::Embed,
-        body: body.to_bytes(),
+        streams: streams && matches!(call.operation, Operation::Chat | Operation::Complete | Operation::Transcribe),
+        body,
+        content_type: &content_type,
+        plain: call.operation == Operation::Transcribe,
         headers: &[],
         remaining: call.remaining,
         trace: &call.trace,
     };
     client.post(post).await
+}
+
+/// The body for the model that the engine calls `model`, its content type, and whether it asks for a stream.
+type Prepared = (Vec<u8>, String, bool);
+
+fn json_for(body: &[u8], model: &str) -> Result<Prepared, String> {
+    let mut body = RequestBody::parse(body).map_err(|error| error.to_string())?;
+    body.set("model", &Value::from(model));
+    Ok((body.to_bytes(), "application/json".to_owned(), body.streams()))
+}
+
+fn form_for(body: &[u8], model: &str) -> Result<Prepared, String> {
+    let form = Form::parse(body).map_err(|error| error.to_string())?;
+    Ok((form.with_model(model), form.content_type(), form.streams()))
 }
 
 fn listed(entry: &ModelEntry, engine: &Engine, entries: usize) -> Listed {

@@ -116,19 +116,34 @@ impl Capability {
         self.can_chat() && self.sets.iter().any(|set| set.id() == SetId::GENERAL)
     }
 
-    /// Whether it answers chat requests.
-    pub fn can_chat(&self) -> bool {
-        let kind = self.kind.trim().to_lowercase();
-        matches!(
-            kind.as_str(),
-            "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct" | "rag" | "agent" | "vision-llm"
-        )
+    /// What kind of request it answers, by its type.
+    pub fn task(&self) -> Task {
+        match self.kind.trim().to_lowercase().as_str() {
+            "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct" | "rag" | "agent" | "vision-llm" => {
+                Task::Chat
+            }
+            "embedding" | "embeddings" => Task::Embed,
+            "rerank" | "reranker" | "cross-encoder" => Task::Rerank,
+            "speech-to-text" | "asr" | "stt" | "transcription" => Task::Transcribe,
+            _ => Task::Other,
+        }
     }
 
-    /// Whether it turns text into vectors.
-    pub fn can_embed(&self) -> bool {
-        matches!(self.kind.as_str(), "embedding" | "embeddings")
+    /// Whether it answers chat requests.
+    pub fn can_chat(&self) -> bool {
+        self.task() == Task::Chat
     }
+}
+
+/// What kind of request a capability answers through the endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Task {
+    Chat,
+    Embed,
+    Rerank,
+    Transcribe,
+    /// Nothing that the endpoint has a path for.
+    Other,
 }
 
 /// `body` as it is announced: with its texts placed by `embedder`. Who reads it recognises its kinds, unless it names some.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Task;
+
 pub use constraints::{ConstraintError, Constraints, Label};
 pub use conversation::Conversation;
 pub use tokens::{PromptTokens, RequestTokens};
@@ -35,7 +37,7 @@ impl Intent {
     /// Tokens of the prompt and of its answer; vectors are none.
     pub fn tokens(&self) -> RequestTokens {
         let prompt = self.prompt.unwrap_or_else(|| PromptTokens::of(&self.text));
-        let answer_max = if self.operation == Operation::Embed { Some(0) } else { self.max_tokens };
+        let answer_max = if self.operation.says_what_is_wanted() { self.max_tokens } else { Some(0) };
         RequestTokens { prompt, answer_max }
     }
 }
@@ -70,4 +72,24 @@ pub enum Operation {
     Chat,
     Complete,
     Embed,
+    Rerank,
+    Transcribe,
+}
+
+impl Operation {
+    /// What a capability must do to be asked.
+    pub fn task(self) -> Option<Task> {
+        match self {
+            Self::Any => None,
+            Self::Chat | Self::Complete => Some(Task::Chat),
+            Self::Embed => Some(Task::Embed),
+            Self::Rerank => Some(Task::Rerank),
+            Self::Transcribe => Some(Task::Transcribe),
+        }
+    }
+
+    /// Whether the text is what somebody wants, rather than something to be worked on.
+    pub fn says_what_is_wanted(self) -> bool {
+        matches!(self, Self::Any | Self::Chat | Self::Complete)
+    }
 }

@@ -12,7 +12,7 @@ use atmo_protocol::record::{Cost, Load};
 use atmo_protocol::{BodyHash, CapabilityId, Mode, NodeId};
 use serde::{Deserialize, Serialize};
 
-use crate::capability::Capability;
+use crate::capability::{Capability, Task};
 use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::Index;
@@ -128,8 +128,7 @@ impl Bodies {
 /// What decisions ask of a body again and again.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Traits {
-    pub can_chat: bool,
-    pub can_embed: bool,
+    pub task: Task,
     pub general: bool,
     pub demonstration: bool,
     pub tools: Option<bool>,
@@ -144,8 +143,7 @@ impl Traits {
     fn of(capability: &Capability) -> Self {
         let facts = &capability.facts;
         Self {
-            can_chat: capability.can_chat(),
-            can_embed: capability.can_embed(),
+            task: capability.task(),
             general: capability.is_general(),
             demonstration: facts.demonstration,
             tools: facts.tools,
@@ -381,7 +379,7 @@ fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
         let facts = &body.facts;
         let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
         let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
-        (said, body.can_chat(), body.can_embed(), body.is_general())
+        (said, body.task(), body.is_general())
     };
     numbered(bodies, key, |body| Traits::of(body))
 }

@@ -16,16 +16,28 @@ pub enum Event {
     Thought(String),
     Refusal(String),
     /// A call of the tool `name` begins; `place` counts the calls of this answer from 0, each begins once and before its arguments.
-    Call { place: usize, id: String, name: String },
+    Call {
+        place: usize,
+        id: String,
+        name: String,
+    },
     /// The next piece of the JSON that the call at `place` has as its arguments.
-    Arguments { place: usize, json: String },
+    Arguments {
+        place: usize,
+        json: String,
+    },
     /// Why it ended: `stop`, `length`, `tool_calls`, `content_filter`.
     Finish(String),
     Usage(Usage),
     /// One vector of an embeddings answer.
-    Vector { place: usize, values: Vec<f32> },
+    Vector {
+        place: usize,
+        values: Vec<f32>,
+    },
     /// The backend's own error, in the middle of a stream.
-    Fault { message: String },
+    Fault {
+        message: String,
+    },
 }
 
 /// Tokens that a request took.

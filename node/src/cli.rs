@@ -14,9 +14,12 @@ use crate::control::CommandError;
 use crate::logging;
 
 mod ask;
+mod bench;
+mod chat;
 mod evaluation;
+mod key;
 mod mesh;
-mod print;
+pub mod print;
 mod session;
 mod show;
 mod span;
@@ -95,6 +98,15 @@ enum Command {
                       git diff | atmo intent -"
     )]
     Intent(Box<IntentArguments>),
+    /// Talk with the mesh, one line a turn
+    #[command(after_help = "Examples:\n  atmo chat\n  atmo chat --model qwen2.5:7b\n  echo hello | atmo chat")]
+    Chat(Box<ChatArguments>),
+    /// Make, list and revoke keys of the API
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Measure on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Check this machine and this node, with the next step for whatever is wrong
     #[command(after_help = "Example:\n  atmo doctor")]
     Doctor,
@@ -121,7 +133,7 @@ struct UpArguments {
     /// standalone, provider, participant or headless [default: participant] [env: ATMO_MODE]
     #[arg(long)]
     mode: Option<String>,
-    /// Where the OpenAI-compatible endpoint listens; loopback alone [default: 127.0.0.1:11451] [env: ATMO_API]
+    /// Where the API listens; beyond loopback it needs keys (`atmo key create`) [default: 127.0.0.1:11451] [env: ATMO_API]
     #[arg(long, value_name = "HOST:PORT")]
     api: Option<String>,
     /// Where other nodes connect to, as often as needed [default: UDP and TCP 11452 on all interfaces] [env: ATMO_LISTEN]
@@ -267,6 +279,70 @@ struct IntentArguments {
     constraints: ConstraintArguments,
 }
 
+#[derive(Debug, Args)]
+struct ChatArguments {
+    /// This model and no other
+    #[arg(long)]
+    model: Option<String>,
+    #[command(flatten)]
+    constraints: ConstraintArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// What a node adds to a request, beside nginx where it is installed
+    #[command(
+        after_help = "Examples:\n  atmo bench proxy\n  atmo bench proxy --rounds 10 --requests 2000 --slow-streams 1000 --json"
+    )]
+    Proxy {
+        /// Rounds, in each of which every way has its turn
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Requests of each way at each concurrency in a round
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+        requests: u32,
+        /// Slow streams at once, for memory and evenness; 0 leaves them out
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=10_000))]
+        slow_streams: u32,
+    },
+    /// The engine that is measured against; prints its address
+    #[command(hide = true)]
+    Mock,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key; it is shown once
+    #[command(
+        after_help = "Examples:\n  atmo key create phone\n  atmo key create app --per-minute 60 --concurrent 4 --model auto --model qwen2.5:7b"
+    )]
+    Create(KeyCreateArguments),
+    /// List the keys there are
+    #[command(after_help = "Example:\n  atmo key list")]
+    List,
+    /// Let a key admit nobody any more, and end what it has under way
+    #[command(after_help = "Example:\n  atmo key revoke phone")]
+    Revoke {
+        /// Its id or name
+        key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct KeyCreateArguments {
+    /// Whose it is or what for
+    name: String,
+    /// Requests a minute
+    #[arg(long, value_name = "N")]
+    per_minute: Option<u32>,
+    /// Requests at once
+    #[arg(long, value_name = "N")]
+    concurrent: Option<u32>,
+    /// A model it may use, as often as needed; `auto` lets the mesh choose among them
+    #[arg(long)]
+    model: Vec<String>,
+}
+
 impl From<UpArguments> for Flags {
     fn from(arguments: UpArguments) -> Self {
         let UpArguments { name, mode, api, listen, join, config, no_mdns, no_discover, no_builtin } = arguments;
@@ -301,6 +377,9 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Capabilities(arguments) => talk(common, async |session| show::capabilities(session, arguments.all).await),
         Command::Route(arguments) => talk(common, async |session| ask::route(session, *arguments).await),
         Command::Intent(arguments) => talk(common, async |session| ask::intent(session, *arguments).await),
+        Command::Chat(arguments) => talk(common, async |session| chat::chat(session, *arguments).await),
+        Command::Key(command) => talk(common, async |session| key::key(session, command).await),
+        Command::Bench(command) => talk(common, async |session| bench::bench(session, command).await),
         Command::Doctor => talk(common, show::doctor),
         Command::Completions { shell } => completions(shell),
         Command::Worker { arguments } => up::worker(arguments),

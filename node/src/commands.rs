@@ -1,6 +1,7 @@
 //! What the running node does for each command of the control socket, and the JSON it answers with.
 
 mod intent;
+pub mod keys;
 mod report;
 
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Instant;
 
 use atmo_adapters::Operation;
 use atmo_capabilities::explain::explain;
-use atmo_capabilities::intent::{Constraints, ModelChoice, PromptTokens};
+use atmo_capabilities::intent::{Constraints, Conversation, ModelChoice, PromptTokens};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::caller::Caller;
 use crate::control::{CommandError, DeltaSender, Handler, Request};
 use crate::execute::Ask;
 use crate::node::Node;
@@ -32,14 +34,15 @@ impl Handler for Commands {
             Request::Capabilities { all } => Ok(report::capabilities(node, all)),
             Request::Doctor => report::doctor(node).await,
             Request::Route { text, model, constraints } => self.route(text, model, constraints).await,
-            Request::Intent { text, model, constraints, explain, stream } => {
-                let asked = ask(node, text, model, &constraints)?;
+            Request::Intent { text, model, constraints, explain, stream, history } => {
+                let asked = ask(node, text, model, &constraints, history)?;
                 intent::answer(node, asked, explain, stream.then_some(deltas)).await
             }
             Request::Invite(request) => mesh_change::invite(node, request).await,
             Request::Join { code } => mesh_change::join(node, &code).await,
             Request::Leave => mesh_change::leave(node).await,
             Request::MeshCreate { name } => mesh_change::create(node, name).await,
+            Request::KeyCreate(_) | Request::KeyList | Request::KeyRevoke { .. } => keys::answer(&node.keys, request),
             Request::Down => {
                 node.shutdown.drain();
                 Ok(json!({ "stopping": true }))
@@ -50,7 +53,7 @@ impl Handler for Commands {
 
 impl Commands {
     async fn route(&self, text: String, model: Option<String>, constraints: control::Constraints) -> Result<Value, CommandError> {
-        let decision = self.node.executor.route(&ask(&self.node, text, model, &constraints)?).await;
+        let decision = self.node.executor.route(&ask(&self.node, text, model, &constraints, Vec::new())?).await;
         let mut value = serde_json::to_value(&decision).map_err(CommandError::failed)?;
         value["explanation"] = explain(&decision).into();
         Ok(value)
@@ -58,16 +61,26 @@ impl Commands {
 }
 
 /// A command's text as a chat request.
-fn ask(node: &Node, text: String, model: Option<String>, constraints: &control::Constraints) -> Result<Ask, CommandError> {
+fn ask(
+    node: &Node,
+    text: String,
+    model: Option<String>,
+    constraints: &control::Constraints,
+    history: Vec<Value>,
+) -> Result<Ask, CommandError> {
     if text.trim().is_empty() {
         return Err(CommandError::usage("there is no text: say what you want, as in `atmo intent \"summarise this\"`"));
     }
     let mut read = Constraints::default();
     read.set_json(&Value::Object(constraints.clone())).map_err(CommandError::usage)?;
     let model = model.unwrap_or_else(|| ModelChoice::AUTO.to_owned());
+    let said = |message: &Value| Some((message["role"].as_str()?.to_owned(), message["content"].as_str()?.to_owned()));
+    let mut turns: Vec<(String, String)> = history.iter().filter_map(said).collect();
+    turns.push(("user".to_owned(), text.clone()));
+    let messages: Vec<Value> = turns.iter().map(|(role, text)| json!({ "role": role, "content": text })).collect();
     let body = json!({
         "model": model,
-        "messages": [{ "role": "user", "content": text }],
+        "messages": messages,
         "stream": true,
         "stream_options": { "include_usage": true },
     });
@@ -75,12 +88,13 @@ fn ask(node: &Node, text: String, model: Option<String>, constraints: &control::
         operation: Operation::Chat,
         model: ModelChoice::parse(&model),
         constraints: read,
-        prompt: PromptTokens::of(&text),
+        prompt: turns.iter().fold(PromptTokens::default(), |sum, (_, text)| sum + PromptTokens::of(text)),
         max_tokens: None,
-        conversation: None,
+        conversation: Conversation::of(turns.iter().map(|(role, text)| (role.as_str(), text.as_str()))),
         text,
         body: Bytes::from(body.to_string()),
         deadline: Instant::now() + node.executor.request_max,
         trace: crate::chance::trace_id(),
+        caller: Caller::Owner,
     })
 }

@@ -15,7 +15,7 @@ mod file;
 mod value;
 
 pub use file::{About, Backend, BackendKind, ConfigFile, Limits};
-pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName};
+pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin};
 
 use crate::{logging, platform};
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub name: String,
     pub mode: Mode,
     pub api: Api,
+    /// Web pages of these origins may use the API.
+    pub api_origins: Vec<String>,
     pub listen: Listen,
     /// Joined at start; no effect for a member of that mesh.
     pub join: Option<String>,
@@ -51,10 +53,17 @@ pub struct Config {
 /// Where the OpenAI-compatible endpoint listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Api {
-    /// Always loopback.
+    /// Beyond loopback only with keys.
     pub address: SocketAddr,
     /// Asked for, rather than the default.
     pub explicit: bool,
+}
+
+impl Api {
+    /// Whether other machines could reach it, so that every request needs a key.
+    pub fn needs_keys(&self) -> bool {
+        !self.address.ip().is_loopback()
+    }
 }
 
 /// Where other nodes connect to.
@@ -154,6 +163,7 @@ impl Config {
             name: name.unwrap_or_else(NodeName::of_host).into(),
             mode: mode.map(Mode::from).unwrap_or_default(),
             api: resolve_api(api),
+            api_origins: file.api_origins.into_iter().map(String::from).collect(),
             listen: layers.listen(&flags.listen, file.listen)?,
             join: flags.join.clone().or_else(|| set(environment, "ATMO_JOIN_CODE")).or(file.join),
             mdns: layers.switch(flags.no_mdns, "ATMO_MDNS", file.mdns)?,

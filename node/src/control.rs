@@ -49,6 +49,9 @@ pub enum Request {
         explain: bool,
         /// The answer is also sent in deltas as it arrives.
         stream: bool,
+        /// Earlier turns of the conversation: messages as OpenAI's API has them.
+        #[serde(default)]
+        history: Vec<serde_json::Value>,
     },
     Invite(InviteRequest),
     Join {
@@ -57,6 +60,13 @@ pub enum Request {
     Leave,
     MeshCreate {
         name: Option<String>,
+    },
+    /// Makes a key of the API.
+    KeyCreate(KeyRequest),
+    KeyList,
+    KeyRevoke {
+        /// Its id or name.
+        key: String,
     },
     /// Drains and ends the node. Answered before it ends.
     Down,
@@ -74,6 +84,13 @@ pub struct InviteRequest {
     pub uses: u32,
     /// Names of roles: `consume`, `provide`, `issue`, `admin`.
     pub roles: Vec<String>,
+}
+
+/// What a key is to be called and may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyRequest {
+    pub name: String,
+    pub limits: crate::keys::KeyLimits,
 }
 
 /// A request with the version its writer speaks.

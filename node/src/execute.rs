@@ -18,14 +18,16 @@ use atmo_capabilities::route::{Candidate, Decision, Refusal};
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::{CertificateHash, NodeId};
 use bytes::Bytes;
+use prometheus::IntCounterVec;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 
+use crate::caller::Caller;
 use crate::data_plane::DataPlane;
 use crate::embedder::EmbedderSlot;
 use crate::exchange::Why;
 use crate::feedback::{Experiences, InFlight};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Now};
 use crate::provider::{Execution, Provider, Rejection};
 use proofs::CHECKS_MAX;
 pub use proofs::Proofs;
@@ -80,6 +82,7 @@ pub struct Ask {
     pub body: Bytes,
     pub deadline: Instant,
     pub trace: String,
+    pub caller: Caller,
 }
 
 /// An answer whose first byte has arrived.
@@ -95,6 +98,19 @@ pub struct Answer {
     rest: Source,
     in_flight: InFlight,
     deadline: Instant,
+    end: End,
+}
+
+/// How an answer ended, counted when it is dropped: without a word, its client hung up.
+struct End {
+    word: &'static str,
+    ended: IntCounterVec,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.ended.with_label_values(&[self.word]).inc();
+    }
 }
 
 /// A candidate that did not answer.
@@ -115,6 +131,17 @@ pub enum Failure {
     /// It did not get the request, or did not say so.
     Unreachable,
     Broken,
+}
+
+impl Failure {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "busy",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// Nobody answered.
@@ -154,6 +181,12 @@ impl Executor {
         self.mode_asks_others && self.role_asks_others.load(Ordering::Relaxed)
     }
 
+    /// What this node counts, with what is so at the moment.
+    pub fn render_metrics(&self) -> String {
+        let (running, waiting) = self.provider.load();
+        self.metrics.render(Now { running, waiting, circuits_open: self.experiences.open_circuits().len() })
+    }
+
     /// Decides without running.
     pub async fn route(&self, ask: &Ask) -> Decision {
         let mut intent = self.intent(ask).await;
@@ -162,7 +195,11 @@ impl Executor {
 
     /// Runs the request until the first byte of its answer. Dropping the future cancels.
     pub async fn run(&self, ask: Ask) -> Result<Answer, ExecuteError> {
+        let since = Instant::now();
         let outcome = self.try_candidates(ask).await;
+        if outcome.is_ok() {
+            self.metrics.first_byte_after(since.elapsed());
+        }
         let label = match &outcome {
             Ok(_) => "answered",
             Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. }) => "nothing_fits",
@@ -185,10 +222,14 @@ impl Executor {
             let patience = Patience::new(decision.in_order().nth(1).is_some(), ask.deadline);
             let decision = first_decision.get_or_insert(decision);
             match self.attempt(&candidate, &ask, patience).await {
-                Ok(begun) => return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline)),
+                Ok(begun) => {
+                    let ended = self.metrics.ended.clone();
+                    return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline, ended));
+                }
                 Err((why, message)) => {
                     tracing::info!(trace = ask.trace, capability = candidate.name, %message, "attempt failed");
                     intent.constraints.exclude.push(candidate.id.clone());
+                    self.metrics.attempt_failed(why.word());
                     failed.push(Attempt { name: candidate.name, why, message });
                 }
             }
@@ -249,6 +290,8 @@ impl Executor {
             Operation::Chat => intent::Operation::Chat,
             Operation::Complete => intent::Operation::Complete,
             Operation::Embed => intent::Operation::Embed,
+            Operation::Rerank => intent::Operation::Rerank,
+            Operation::Transcribe => intent::Operation::Transcribe,
         };
         Intent {
             text: ask.text.clone(),
@@ -302,7 +345,7 @@ impl Executor {
     }
 
     async fn begin_here(&self, candidate: &Candidate, ask: &Ask) -> Result<Beginning, (Failure, String)> {
-        let mut execution = self.provider.execute(self.call(candidate, ask)).await.map_err(rejected)?;
+        let mut execution = self.provider.execute(self.call(candidate, ask), &ask.caller).await.map_err(rejected)?;
         let first = execution.next().await.transpose().map_err(|error| (Failure::Broken, error.to_string()))?;
         Ok((execution.status, execution.content_type.clone(), first, Source::Here(execution.into())))
     }
@@ -351,9 +394,17 @@ struct Begun {
 }
 
 impl Begun {
-    fn into_answer(self, decision: Decision, by: Candidate, failed: Vec<Attempt>, deadline: Instant) -> Answer {
+    fn into_answer(
+        self,
+        decision: Decision,
+        by: Candidate,
+        failed: Vec<Attempt>,
+        deadline: Instant,
+        ended: IntCounterVec,
+    ) -> Answer {
         let Self { status, content_type, first, rest, in_flight } = self;
-        Answer { decision, by, failed, status, content_type, first, rest, in_flight, deadline }
+        let end = End { word: "abandoned", ended };
+        Answer { decision, by, failed, status, content_type, first, rest, in_flight, deadline, end }
     }
 }
 
@@ -386,13 +437,15 @@ impl Answer {
         let late = || Some(Err(BrokenOff("the time for the request ran out".to_owned())));
         let piece = tokio::time::timeout_at(self.deadline.into(), next).await.unwrap_or_else(|_| late());
         if let Some(Err(_)) = &piece {
+            self.end.word = "broken";
             self.in_flight.failed();
         }
         piece
     }
 
     /// Ends the request and learns from it; call after [`next`](Self::next) gave `None`.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.end.word = "whole";
         self.in_flight.succeeded();
         if let Source::Here(execution) = self.rest {
             execution.finish();

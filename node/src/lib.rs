@@ -4,14 +4,18 @@
 //! [`data_plane`] carries it ([`exchange`]) to another node, whose [`serve`] gives it to that node's provider. The mesh's life: [`driver`]
 //! owns the coordinator and the [`swarm`], behind the gate of [`admission`].
 
+pub mod bench;
 pub mod cli;
 
 pub mod node;
 
+pub mod caller;
 pub mod commands;
 pub mod embedder;
 pub mod execute;
 pub mod feedback;
+pub mod jobs;
+pub mod keys;
 pub mod prompt;
 pub mod proxy;
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
 
-mod date;
+pub mod date;
 
 pub use date::rfc3339;
 

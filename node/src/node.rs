@@ -26,6 +26,8 @@ use crate::driver::{self, Driver, DriverHandle, Parts};
 use crate::embedder::EmbedderSlot;
 use crate::execute::{Executor, LOADS_WAITING_MAX, Proofs, RecentModels};
 use crate::feedback::Experiences;
+use crate::jobs::Jobs;
+use crate::keys::Keys;
 use crate::mesh_change::{self, Current};
 use crate::metrics::Metrics;
 use crate::provider::Provider;
@@ -52,6 +54,7 @@ pub struct Node {
     pub driver: DriverHandle,
     pub executor: Arc<Executor>,
     pub backends: Arc<Backends>,
+    pub keys: Arc<Keys>,
     pub shutdown: Shutdown,
     current: Mutex<Arc<Current>>,
     /// Held while the node moves from one mesh to another.
@@ -84,6 +87,7 @@ impl Node {
 struct Start {
     config: Config,
     store: Arc<Store>,
+    keys: Arc<Keys>,
     current: Arc<Current>,
     api: TcpListener,
     api_address: SocketAddr,
@@ -99,9 +103,16 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
         current = mesh_change::at_start(&store, &config) => current?,
         () = shutdown.draining() => return Ok(()),
     };
+    let keys = Arc::new(Keys::open(Arc::clone(&store))?);
+    if config.api.needs_keys() && keys.is_empty() {
+        anyhow::bail!(
+            "the API at {} could be reached from other machines, and there is no key yet: make one with `atmo key create`, or leave --api out for loopback",
+            config.api.address
+        );
+    }
     let (api, api_address) = bind_api(&config.api).await?;
     let control = control::bind(store.dir()).context("the control socket cannot be opened")?;
-    let start = Start { config, store, current, api, api_address, control };
+    let start = Start { config, store, keys, current, api, api_address, control };
 
     let tasks = Tasks { requests: TaskTracker::new(), background: TaskTracker::new(), end: CancellationToken::new() };
     let node = start.launch(&shutdown, &tasks)?;
@@ -141,7 +152,7 @@ impl Tasks {
 
 impl Start {
     fn launch(self, shutdown: &Shutdown, tasks: &Tasks) -> anyhow::Result<Arc<Node>> {
-        let Self { config, store, current, api, api_address, control } = self;
+        let Self { config, store, keys, current, api, api_address, control } = self;
         let space = EmbeddingSpace::minilm();
         let id = store.node_id();
         let view = Arc::new(ArcSwap::from_pointee(RoutingView::empty(id, Arc::clone(&space))));
@@ -217,6 +228,7 @@ impl Start {
             driver: handle,
             executor: Arc::clone(&executor),
             backends: Arc::clone(&backends),
+            keys: Arc::clone(&keys),
             shutdown: shutdown.clone(),
             current: Mutex::new(current),
             moving: Arc::default(),
@@ -227,8 +239,9 @@ impl Start {
         background.spawn(Arc::clone(&executor.embedder).let_go_when_idle(tasks.end.clone()));
         let commands = Arc::new(Commands { node: Arc::clone(&node) });
         requests.spawn(control::serve(control, commands, shutdown.drain_token()));
-        let limits = proxy::Limits::of(&config);
-        requests.spawn(proxy::serve(api, executor, limits, shutdown.drain_token()));
+        let jobs = Jobs::new(Arc::clone(&executor), requests.clone());
+        let router = proxy::router(executor, jobs, keys, proxy::Settings::of(&config));
+        requests.spawn(proxy::serve(api, router, shutdown.drain_token()));
         Ok(node)
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use rustix::fs::FlockOperation;
@@ -192,4 +193,23 @@ fn page_bytes() -> usize {
 /// Whether an error means that the disk, or the user's share of it, is full.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// CPU time and resident bytes of another process of ours, where the platform says.
+pub fn process_usage(id: u32) -> Option<(Duration, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field behind it.
+    let behind: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = behind.get(11)?.parse::<u64>().ok()? + behind.get(12)?.parse::<u64>().ok()?;
+    // SAFETY: sysconf reads a constant of the running system.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
+    let statm = fs::read_to_string(format!("/proc/{id}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some((Duration::from_secs_f64(ticks as f64 / per_second), pages * page_bytes() as u64))
+}
+
+/// The processes that a process started and that still run; empty where the platform does not say.
+pub fn child_processes(id: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

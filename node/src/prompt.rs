@@ -1,6 +1,7 @@
 //! What routing needs to know of an OpenAI request body, and nothing more: the rest is passed on unread.
 
 use atmo_adapters::Operation;
+use atmo_adapters::openai::form::Form;
 use atmo_capabilities::intent::constraints::BODY_FIELD;
 use atmo_capabilities::intent::{Conversation, PromptTokens};
 use serde::Deserialize;
@@ -49,6 +50,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     input: Option<&'a RawValue>,
     #[serde(borrow)]
+    query: Option<&'a RawValue>,
+    #[serde(borrow)]
     tools: Option<&'a RawValue>,
     #[serde(borrow)]
     stream: Option<&'a RawValue>,
@@ -69,6 +72,9 @@ struct Message {
 
 /// Reads the body of a request for `operation`.
 pub fn read(operation: Operation, body: &[u8]) -> Result<Prompt, PromptError> {
+    if operation == Operation::Transcribe {
+        return transcription(body);
+    }
     let fields = fields(body)?;
     let model =
         fields.model.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|model| !model.trim().is_empty());
@@ -79,9 +85,19 @@ pub fn read(operation: Operation, body: &[u8]) -> Result<Prompt, PromptError> {
         Operation::Chat => chat(fields.messages)?,
         Operation::Complete => Prompt::of_text(first_text("prompt", fields.prompt)?),
         Operation::Embed => Prompt::of_text(first_text("input", fields.input)?),
+        Operation::Rerank => Prompt::of_text(first_text("query", fields.query)?),
+        Operation::Transcribe => Prompt::default(),
     };
     let max_tokens = max_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
     Ok(Prompt { model, text: cut(asked.text), tools, max_tokens, atmo: fields.atmo, ..asked })
+}
+
+/// A form with a file has a model, and no text before it was heard.
+fn transcription(body: &[u8]) -> Result<Prompt, PromptError> {
+    let form = Form::parse(body).map_err(|error| wrong(None, error.to_string()))?;
+    let model = form.field("model").map(str::trim).filter(|model| !model.is_empty());
+    let model = model.ok_or_else(|| wrong(Some("model"), "the field `model` is missing: name a model, or \"auto\""))?;
+    Ok(Prompt { model: model.to_owned(), ..Prompt::default() })
 }
 
 /// `body` without the field that is meant for this node alone: engines that refuse what they do not know would refuse the request. Every

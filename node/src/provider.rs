@@ -4,7 +4,7 @@
 //! What is running and waiting *is* the load that this node announces.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,14 @@ use atmo_protocol::record::Load;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
+use crate::caller::Caller;
 use crate::exchange::Why;
 use crate::metrics::Metrics;
+use queue::{FairQueue, Full, Slot};
+
+mod queue;
 
 /// Requests that may wait for each slot: with more, the wait is longer than going elsewhere.
 const WAITING_PER_SLOT: u16 = 4;
@@ -59,19 +63,16 @@ pub struct Served {
     backend_slug: Slug,
     gauge: Arc<Gauge>,
     troubles: Troubles,
+    metrics: Metrics,
 }
 
 /// How busy one capability is.
 struct Gauge {
-    slots: u16,
-    free: Arc<Semaphore>,
-    running: AtomicU16,
-    waiting: AtomicU16,
+    queue: Arc<FairQueue>,
     /// `f32` bits.
     tokens_per_second: AtomicU32,
     /// Moving mean of how long a request occupies its slot, seconds, `f32` bits.
     seconds: AtomicU32,
-    changed: Arc<Notify>,
 }
 
 /// Why a request was not executed here. Nothing was done.
@@ -108,11 +109,8 @@ struct Occupied {
     gauge: Arc<Gauge>,
     since: Instant,
     first_byte: Option<Instant>,
-    _permit: OwnedSemaphorePermit,
+    _slot: Slot,
 }
-
-/// A place in the queue, given back on drop (the asker may hang up while waiting).
-struct Waiting<'a>(&'a Gauge);
 
 impl Provider {
     pub fn new(metrics: Metrics) -> Self {
@@ -132,12 +130,19 @@ impl Provider {
         gauges.retain(|_, gauge| gauge.strong_count() > 0);
         let mut now = BTreeMap::new();
         for (slug, backend, backend_slug, slots) in offers {
-            let kept = gauges.get(&slug).and_then(Weak::upgrade).filter(|gauge| gauge.slots == slots.max(1));
+            let kept = gauges.get(&slug).and_then(Weak::upgrade).filter(|gauge| gauge.queue.slots() == slots.max(1));
             let gauge = kept.unwrap_or_else(|| Arc::new(Gauge::new(slots, self.load_changed.clone())));
             gauges.insert(slug.clone(), Arc::downgrade(&gauge));
             now.insert(
                 slug.clone(),
-                Arc::new(Served { slug, backend, backend_slug, gauge, troubles: Arc::clone(&self.troubles) }),
+                Arc::new(Served {
+                    slug,
+                    backend,
+                    backend_slug,
+                    gauge,
+                    troubles: Arc::clone(&self.troubles),
+                    metrics: self.metrics.clone(),
+                }),
             );
         }
         self.served.store(Arc::new(now));
@@ -158,9 +163,11 @@ impl Provider {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
     }
 
-    /// Requests running now, over all capabilities.
-    pub fn running(&self) -> usize {
-        self.served.load().values().map(|served| usize::from(served.gauge.load().running)).sum()
+    /// Requests running and waiting now, over all capabilities.
+    pub fn load(&self) -> (usize, usize) {
+        let served = self.served.load();
+        let loads = served.values().map(|served| served.gauge.queue.load());
+        loads.fold((0, 0), |(running, waiting), load| (running + usize::from(load.0), waiting + usize::from(load.1)))
     }
 
     /// From now on every new request is refused; what runs may finish.
@@ -169,18 +176,18 @@ impl Provider {
     }
 
     /// Waits for a slot, then for the backend's first word. Cancelled by dropping the future.
-    pub async fn execute(&self, call: Call) -> Result<Execution, Rejection> {
-        let outcome = self.try_execute(call).await;
+    pub async fn execute(&self, call: Call, caller: &Caller) -> Result<Execution, Rejection> {
+        let outcome = self.try_execute(call, caller).await;
         let label = match &outcome {
             Ok(_) => "accepted",
             Err(Rejection::Busy { .. }) => "busy",
             Err(Rejection::Refused { .. } | Rejection::Unanswered { .. }) => "refused",
         };
-        self.metrics.served.with_label_values(&[label]).inc();
+        self.metrics.served.with_label_values(&[label, caller.kind()]).inc();
         outcome
     }
 
-    async fn try_execute(&self, call: Call) -> Result<Execution, Rejection> {
+    async fn try_execute(&self, call: Call, caller: &Caller) -> Result<Execution, Rejection> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Rejection::Refused { why: Why::Draining, message: "this node is shutting down".into() });
         }
@@ -189,14 +196,16 @@ impl Provider {
             let message = format!("this node no longer offers `{}`", call.slug);
             return Err(Rejection::Refused { why: Why::NotOffered, message });
         };
-        served.execute(call).await
+        served.execute(call, caller).await
     }
 }
 
 impl Served {
-    async fn execute(self: &Arc<Self>, call: Call) -> Result<Execution, Rejection> {
+    async fn execute(self: &Arc<Self>, call: Call, caller: &Caller) -> Result<Execution, Rejection> {
         let deadline = Instant::now() + call.remaining;
-        let occupied = self.gauge.occupy(call.remaining).await?;
+        let since = Instant::now();
+        let occupied = self.gauge.occupy(caller, call.remaining).await?;
+        self.metrics.waited_in_queue(since.elapsed());
         let call =
             Call { slug: self.backend_slug.clone(), remaining: deadline.saturating_duration_since(Instant::now()), ..call };
         let reply = self.backend.execute(call).await;
@@ -250,49 +259,20 @@ impl Served {
 impl Gauge {
     fn new(slots: u16, changed: Arc<Notify>) -> Self {
         let slots = slots.max(1);
-        Self {
-            slots,
-            free: Arc::new(Semaphore::new(usize::from(slots))),
-            running: 0.into(),
-            waiting: 0.into(),
-            tokens_per_second: 0.into(),
-            seconds: 0.into(),
-            changed,
-        }
+        let queue = FairQueue::new(slots, slots.saturating_mul(WAITING_PER_SLOT), move || changed.notify_one());
+        Self { queue, tokens_per_second: 0.into(), seconds: 0.into() }
     }
 
     fn load(&self) -> Load {
-        Load {
-            running: self.running.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
-            slots: self.slots,
-            tokens_per_second: f32::from_bits(self.tokens_per_second.load(Ordering::Relaxed)),
-        }
+        let (running, waiting) = self.queue.load();
+        let tokens_per_second = f32::from_bits(self.tokens_per_second.load(Ordering::Relaxed));
+        Load { running, waiting, slots: self.queue.slots(), tokens_per_second }
     }
 
     /// A slot: at once, after waiting in the bounded queue, or not at all.
-    async fn occupy(self: &Arc<Self>, patience: Duration) -> Result<Occupied, Rejection> {
-        let permit = match self.free.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait(patience).await?,
-        };
-        self.running.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_one();
-        Ok(Occupied { gauge: self.clone(), since: Instant::now(), first_byte: None, _permit: permit })
-    }
-
-    async fn wait(&self, patience: Duration) -> Result<OwnedSemaphorePermit, Rejection> {
-        let limit = self.slots.saturating_mul(WAITING_PER_SLOT);
-        let place = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        if place.is_err() {
-            return Err(self.busy());
-        }
-        let _waiting = Waiting(self);
-        self.changed.notify_one();
-        match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(self.busy()),
-        }
+    async fn occupy(self: &Arc<Self>, caller: &Caller, patience: Duration) -> Result<Occupied, Rejection> {
+        let slot = self.queue.enter(caller, patience).await.map_err(|Full| self.busy())?;
+        Ok(Occupied { gauge: self.clone(), since: Instant::now(), first_byte: None, _slot: slot })
     }
 
     /// What the backend itself asked for beats our own guess.
@@ -325,18 +305,9 @@ impl Gauge {
     }
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.changed.notify_one();
-    }
-}
-
 impl Drop for Occupied {
     fn drop(&mut self) {
         Gauge::observe(&self.gauge.seconds, self.since.elapsed().as_secs_f32());
-        self.gauge.running.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.changed.notify_one();
     }
 }
 
@@ -370,6 +341,7 @@ impl Execution {
         if let Some(first) = self.occupied.first_byte {
             let speed = usage.completion_tokens as f32 / first.elapsed().as_secs_f32();
             Gauge::observe(&self.occupied.gauge.tokens_per_second, speed);
+            self.served.metrics.spoke_at(speed);
         }
         let gauge = self.occupied.gauge.clone();
         drop(self.occupied);

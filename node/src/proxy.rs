@@ -1,66 +1,82 @@
-//! The OpenAI-compatible endpoint: every model of the mesh behind one local port.
+//! The API: every model of the mesh behind one port, for clients of OpenAI, Ollama and Anthropic.
 //!
-//! Takes a request apart only as far as routing needs; the body goes to the backend as the client wrote it, and the backend's bytes go to
-//! the client as they arrive. Who may connect is decided before anything else: loopback only, and no web page of another origin.
+//! Takes a request apart only as far as routing needs. An OpenAI request goes to the backend as the client wrote it and the backend's bytes
+//! go to the client as they arrive; the other dialects are translated on the way in and out. Who may ask is decided before anything else.
 
-mod chat;
+mod anthropic;
+mod ask;
+mod body;
 mod errors;
 mod guard;
+mod jobs;
 mod models;
+mod ollama;
+mod openai;
+mod routes;
+mod server;
+mod translated;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atmo_protocol::Mode;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
+use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware};
 use prometheus::TEXT_FORMAT;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::exchange::BODY_BYTES_MAX;
 use crate::execute::Executor;
+use crate::jobs::Jobs;
+use crate::keys::Keys;
 use errors::ApiError;
+use guard::Guard;
 
-/// What the API takes on.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub use routes::table;
+pub use server::serve;
+
+/// What handlers have.
+pub struct Api {
+    pub executor: Arc<Executor>,
+    pub jobs: Jobs,
+    /// Longest body of a request.
+    body_bytes: usize,
+}
+
+/// How the API is to be.
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// Requests under way at once; more are told to come back.
     requests: usize,
-    /// Longest body of a request.
     body_bytes: usize,
     /// A headless node answers for its health and nothing else.
     health_alone: bool,
+    keys_only: bool,
+    origins: Vec<String>,
 }
 
-impl Limits {
+impl Settings {
     pub fn of(config: &Config) -> Self {
         Self {
             requests: config.limits.api_requests as usize,
             body_bytes: (config.limits.body_bytes as usize).min(BODY_BYTES_MAX),
             health_alone: config.mode == Mode::Headless,
+            keys_only: config.api.needs_keys(),
+            origins: config.api_origins.clone(),
         }
     }
 }
 
-/// Serves until `shutdown`, then lets running answers finish.
-pub async fn serve(listener: TcpListener, executor: Arc<Executor>, limits: Limits, shutdown: CancellationToken) {
-    let router = if limits.health_alone { health_router(executor) } else { router(executor, limits) };
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
-        }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the API ended");
+impl Api {
+    async fn body(&self, body: Body) -> Result<Bytes, ApiError> {
+        body::read(body, self.body_bytes).await
     }
 }
 
@@ -69,35 +85,35 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-fn router(executor: Arc<Executor>, limits: Limits) -> Router {
-    let places = Arc::new(Semaphore::new(limits.requests));
-    Router::new()
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(chat::complete))
-        .route("/v1/embeddings", post(chat::embed))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
-        .with_state(Arc::clone(&executor))
-        .layer(middleware::from_fn_with_state(places, guard::bounded))
-        .merge(health_routes(executor))
+/// What is served: [`routes`] behind the [`guard`].
+pub fn router(executor: Arc<Executor>, jobs: Jobs, keys: Arc<Keys>, settings: Settings) -> Router {
+    let Settings { requests, body_bytes, health_alone, keys_only, origins } = settings;
+    let guard = Arc::new(Guard { keys, keys_only, origins, places: Arc::new(Semaphore::new(requests)) });
+    let health = routes::health().layer(middleware::from_fn_with_state(Arc::clone(&guard), guard::local_names_only));
+    let guarded = if health_alone { routes::metrics() } else { routes::metrics().merge(routes::guarded()) };
+    let guarded = guarded.layer(middleware::from_fn_with_state(Arc::clone(&guard), guard::admit));
+    health
+        .merge(guarded)
         .fallback(|| async { ApiError::unknown_path() })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
-        .layer(DefaultBodyLimit::max(limits.body_bytes))
-        .layer(middleware::from_fn(guard::local_only))
+        .layer(middleware::from_fn(errors::in_dialect))
+        .layer(middleware::from_fn_with_state(guard, guard::cross_origin))
+        .with_state(Arc::new(Api { executor, jobs, body_bytes }))
 }
 
-fn health_router(executor: Arc<Executor>) -> Router {
-    let routes = health_routes(executor).fallback(|| async { ApiError::unknown_path() });
-    routes.layer(middleware::from_fn(guard::local_only))
+/// The process answers.
+async fn health() -> impl IntoResponse {
+    Json(json!({ "status": "ok" }))
 }
 
-fn health_routes(executor: Arc<Executor>) -> Router {
-    Router::new()
-        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route("/metrics", get(metrics))
-        .with_state(executor)
+/// Whether a request would find somebody to ask.
+async fn ready(State(api): State<Arc<Api>>) -> Response {
+    match models::offered(&api.executor).len() {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "no_models", "models": 0 }))).into_response(),
+        models => Json(json!({ "status": "ready", "models": models })).into_response(),
+    }
 }
 
-async fn metrics(State(executor): State<Arc<Executor>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT_FORMAT)], executor.metrics.render(executor.provider.running()))
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], api.executor.render_metrics())
 }

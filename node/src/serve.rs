@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atmo_adapters::Call;
+use atmo_adapters::Operation;
 use atmo_adapters::observe::Usage;
+use atmo_adapters::openai::form::Form;
+use atmo_adapters::openai::types::known_fields;
 use atmo_protocol::NodeId;
 use atmo_protocol::membership::Roles;
 use atmo_protocol::record::Load;
@@ -15,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::caller::Caller;
 use crate::data_plane::ByteStream;
 use crate::exchange::{self, RequestHead, Trailer, Verdict, Why};
 use crate::provider::{Execution, Provider, Rejection};
@@ -123,7 +127,7 @@ impl Server {
         let (mut reading, mut writing) = stream.split();
         let remaining = Duration::from_millis(u64::from(head.remaining_ms)).min(self.limits.request_time);
         // An asker that takes the answer too slowly, or not at all, must not hold a slot for ever.
-        let work = tokio::time::timeout(remaining + TAKING_WAIT, self.answer(head, body, remaining, &mut writing));
+        let work = tokio::time::timeout(remaining + TAKING_WAIT, self.answer(peer, head, body, remaining, &mut writing));
         tokio::select! {
             outcome = work => outcome?,
             () = hung_up(&mut reading) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the asker stopped")),
@@ -152,13 +156,16 @@ impl Server {
 
     async fn answer(
         &self,
+        peer: NodeId,
         head: RequestHead,
         body: Vec<u8>,
         remaining: Duration,
         writing: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
+        // What a member asks for reaches a backend only as far as it is known to be harmless.
+        let body = harmless(head.operation, body);
         let call = Call { operation: head.operation, slug: head.slug, body: body.into(), remaining, trace: head.trace };
-        match tokio::time::timeout(remaining, self.provider.execute(call)).await {
+        match tokio::time::timeout(remaining, self.provider.execute(call, &Caller::Member(peer))).await {
             Ok(Ok(execution)) => stream_answer(execution, writing).await,
             Ok(Err(rejection)) => exchange::write_verdict(writing, &verdict(rejection)).await,
             Err(_) => {
@@ -167,6 +174,15 @@ impl Server {
             }
         }
     }
+}
+
+/// The body with what a member may set. What cannot be read is left to the backend, which refuses it.
+fn harmless(operation: Operation, body: Vec<u8>) -> Vec<u8> {
+    let kept = match operation {
+        Operation::Transcribe => Form::parse(&body).ok().map(|form| form.known_parts()),
+        _ => known_fields(&body),
+    };
+    kept.unwrap_or(body)
 }
 
 async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {

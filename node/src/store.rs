@@ -16,6 +16,7 @@ use atmo_protocol::{MeshId, NodeId, NodeKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::StoredKey;
 use crate::platform;
 use document::{Document, DocumentError};
 
@@ -38,6 +39,7 @@ const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
 const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
 const STATE: Document = Document { file: "state.json", version: 1 };
 const MODELS: Document = Document { file: "models.json", version: 1 };
+const KEYS: Document = Document { file: "keys.json", version: 1 };
 const ADDRESSES: Document = Document { file: "addresses.json", version: 1 };
 
 /// The data folder of one node, locked by this process.
@@ -239,6 +241,16 @@ impl Store {
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.seen_s));
         peers.truncate(ADDRESS_BOOK_MAX);
         self.write(ADDRESSES, &AddressBook { mesh, peers })
+    }
+
+    /// The keys of the API.
+    pub fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        Ok(self.read(KEYS)?.unwrap_or_default())
+    }
+
+    /// On disk when this returns.
+    pub fn save_keys(&self, keys: &[StoredKey]) -> Result<(), StoreError> {
+        self.write(KEYS, &keys)
     }
 
     /// The hash recorded when the model file `path` was imported.

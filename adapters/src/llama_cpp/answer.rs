@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::frames::FinishReason;
 use crate::Operation;
 use crate::observe::Usage;
-use atmo_dialects::sse::{DONE, write_event};
 use crate::openai::types::error_body;
+use atmo_dialects::sse::{DONE, write_event};
 
 /// One answer in the making.
 #[derive(Clone, Debug)]

@@ -41,7 +41,9 @@ impl Asked {
         let prompt = match operation {
             Operation::Chat => Prompt::Chat(messages(&body)?),
             Operation::Complete => Prompt::Text(prompt_text(&body)?),
-            Operation::Embed => return Err(unsupported("model", "the built-in engine offers no embeddings".to_owned())),
+            Operation::Embed | Operation::Rerank | Operation::Transcribe => {
+                return Err(unsupported("model", "the built-in engine answers chats and completions alone".to_owned()));
+            }
         };
         Ok(Self {
             prompt,

@@ -52,6 +52,9 @@ pub struct Post<'a> {
     /// Below the base: `/chat/completions`.
     pub path: &'a str,
     pub body: Vec<u8>,
+    pub content_type: &'a str,
+    /// Whether the answer may be plain text.
+    pub plain: bool,
     /// Whether the body asks for a stream.
     pub streams: bool,
     pub headers: &'a [(&'static str, &'static str)],
@@ -108,9 +111,13 @@ impl Client {
     /// Executes a request. Returns once the server has answered with a status. Dropping the future or the reply closes the connection.
     pub async fn post(&self, post: Post<'_>) -> Result<Reply, BackendError> {
         let deadline = Instant::now() + post.remaining;
-        let accept = if post.streams { "text/event-stream" } else { "application/json" };
+        let accept = match (post.streams, post.plain) {
+            (true, _) => "text/event-stream",
+            (false, true) => "*/*",
+            (false, false) => "application/json",
+        };
         let mut request = self.request(Method::POST, &format!("{}{}", self.base, post.path))?;
-        request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, accept);
+        request = request.header(CONTENT_TYPE, post.content_type).header(ACCEPT, accept);
         for (name, value) in post.headers {
             request = request.header(*name, *value);
         }
@@ -119,10 +126,10 @@ impl Client {
         }
         let sent = timeout(post.remaining, request.body(post.body).send()).await;
         let response = sent.map_err(|_| self.timed_out())?.map_err(|error| self.unreachable(&error))?;
-        self.reply(response, post.streams, deadline).await
+        self.reply(response, (post.streams, post.plain), deadline).await
     }
 
-    async fn reply(&self, response: Response, streams: bool, deadline: Instant) -> Result<Reply, BackendError> {
+    async fn reply(&self, response: Response, (streams, plain): (bool, bool), deadline: Instant) -> Result<Reply, BackendError> {
         let response = self.sort_status(response).await?;
         let status = response.status();
         let content_type = content_type(&response);
@@ -130,6 +137,7 @@ impl Client {
         let fits = match essence.as_str() {
             "application/json" => true,
             "text/event-stream" => streams,
+            "text/plain" | "text/vtt" | "application/x-subrip" => plain || status.is_client_error(),
             // Errors come in many dresses; a web page is never one of them.
             other => status.is_client_error() && other != "text/html",
         };

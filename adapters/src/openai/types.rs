@@ -92,6 +92,57 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
+/// What another node's request may say to a backend: the fields of OpenAI's API that shape an answer, and the samplers that engines added.
+/// Engines know more, some of it dangerous: a negative `n_discard` broke llama-server's memory (CVE-2026-21869), and slots, grammars or
+/// file names are the owner's alone.
+const MESSAGES: &[&str] =
+    &["messages", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities"];
+const ANSWERS: &[&str] = &[
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "n",
+    "best_of",
+    "echo",
+    "suffix",
+    "user",
+    "metadata",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+    "reasoning_effort",
+    "verbosity",
+    "prediction",
+    "think",
+    "chat_template_kwargs",
+];
+const SAMPLING: &[&str] = &[
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repeat_penalty",
+    "repetition_penalty",
+    "logit_bias",
+];
+const INPUTS: &[&str] = &["prompt", "input", "encoding_format", "dimensions", "input_type"];
+const RANKING: &[&str] = &["query", "documents", "top_n", "return_documents"];
+
+/// `body` with those of its fields that a member may set, or `None` where it is no JSON object.
+pub fn known_fields(body: &[u8]) -> Option<Vec<u8>> {
+    let mut request = RequestBody::parse(body).ok()?;
+    let known = |name: &str| [MESSAGES, ANSWERS, SAMPLING, INPUTS, RANKING].iter().any(|fields| fields.contains(&name));
+    request.fields.retain(|(name, _)| known(name));
+    Some(request.to_bytes())
+}
+
 /// One entry of `GET /v1/models`, with what some engines add to it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ModelEntry {
@@ -200,6 +251,14 @@ mod tests {
         request.set("model", &"c".into());
         request.set("new", &true.into());
         assert_eq!(request.to_bytes(), br#"{"model":"c","x":1,"new":true}"#);
+    }
+
+    #[test]
+    fn a_member_may_set_what_shapes_an_answer_and_nothing_else() {
+        let body = br#"{"messages":[{"role":"user"}],"seed":7,"n_discard":-1,"id_slot":3,"logit_bias":{"1":-100}}"#;
+        let kept = known_fields(body).unwrap();
+        assert_eq!(String::from_utf8(kept).unwrap(), r#"{"messages":[{"role":"user"}],"seed":7,"logit_bias":{"1":-100}}"#);
+        assert_eq!(known_fields(b"--boundary"), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::feedback::{Breaker, Experience};
-use crate::intent::{Constraints, Intent, ModelChoice, Operation, RequestTokens};
+use crate::capability::Task;
+use crate::intent::{Constraints, Intent, ModelChoice, RequestTokens};
 use crate::score::fit;
 use crate::score::price::{self, Micros};
 use crate::score::wait::Expected;
@@ -28,8 +29,7 @@ pub enum Exclusion {
     Residency { wanted: String, is: Option<String> },
     OtherModel { wanted: String },
     OtherKind { kind: String, wanted: String },
-    CannotChat,
-    CannotEmbed,
+    OtherTask { needed: Task },
     NoTools,
     NoVision,
     ContextTooShort { tokens: u32, needed: u32 },
@@ -55,7 +55,7 @@ impl Exclusion {
             Self::Residency { .. } => "residency",
             Self::OtherModel { .. } => "model",
             Self::OtherKind { .. } => "type",
-            Self::CannotChat | Self::CannotEmbed => "operation",
+            Self::OtherTask { .. } => "operation",
             Self::NoTools => "tools",
             Self::NoVision => "vision",
             Self::ContextTooShort { .. } => "context_tokens",
@@ -85,8 +85,13 @@ impl fmt::Display for Exclusion {
             Self::Residency { wanted, is: None } => write!(f, "its node does not say where it is, and {wanted} was asked for"),
             Self::OtherModel { wanted } => write!(f, "another model than {wanted}"),
             Self::OtherKind { kind, wanted } => write!(f, "its type is {kind}, and {wanted} was asked for"),
-            Self::CannotChat => f.write_str("does not answer chat requests"),
-            Self::CannotEmbed => f.write_str("does not make embeddings"),
+            Self::OtherTask { needed } => f.write_str(match needed {
+                Task::Chat => "does not answer chat requests",
+                Task::Embed => "does not make embeddings",
+                Task::Rerank => "does not rank passages",
+                Task::Transcribe => "does not write down speech",
+                Task::Other => "does something else",
+            }),
             Self::NoTools => f.write_str("cannot call tools"),
             Self::NoVision => f.write_str("does not say that it takes images"),
             Self::ContextTooShort { tokens, needed } => {
@@ -213,8 +218,7 @@ pub(super) fn is_node(routable: &Routable, node: &str) -> bool {
 /// What a request needs its model to be able to do. Asked of every entry, so it is made once and only compares.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ability {
-    chat: bool,
-    embed: bool,
+    task: Option<Task>,
     tools: bool,
     vision: bool,
     tokens: u32,
@@ -226,8 +230,7 @@ pub(super) struct Ability {
 /// The first ability that a body lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lacking {
-    Chat,
-    Embed,
+    Task(Task),
     Tools,
     Vision,
     Tokens,
@@ -239,8 +242,7 @@ impl Ability {
         // Whoever names a model knows how long its answers can be; `max_tokens` is then a ceiling and no need.
         let answer = if named { 0 } else { tokens.answer_max.unwrap_or(0) };
         Self {
-            chat: matches!(intent.operation, Operation::Chat | Operation::Complete),
-            embed: intent.operation == Operation::Embed,
+            task: intent.operation.task(),
             tools: intent.constraints.tools,
             vision: intent.constraints.vision,
             tokens: tokens.prompt.likely.saturating_add(answer).max(intent.constraints.context_tokens.unwrap_or(0)),
@@ -252,17 +254,17 @@ impl Ability {
     #[inline]
     pub fn is_met(&self, traits: &Traits) -> bool {
         let said = |asked: bool, can: Option<bool>, unsaid: bool| !asked | can.unwrap_or(unsaid);
-        (!self.chat | traits.can_chat)
-            & (!self.embed | traits.can_embed)
+        self.task.is_none_or(|task| task == traits.task)
             & said(self.tools, traits.tools, !traits.demonstration)
             & said(self.vision, traits.vision, self.unsaid)
             & (traits.context_length.unwrap_or(u32::MAX) >= self.tokens)
     }
 
     pub fn lacking(&self, traits: &Traits) -> Option<Lacking> {
+        if let Some(task) = self.task.filter(|task| *task != traits.task) {
+            return Some(Lacking::Task(task));
+        }
         let lacking = [
-            (self.chat && !traits.can_chat, Lacking::Chat),
-            (self.embed && !traits.can_embed, Lacking::Embed),
             (self.tools && !traits.tools.unwrap_or(!traits.demonstration), Lacking::Tools),
             (self.vision && !traits.vision.unwrap_or(self.unsaid), Lacking::Vision),
             (traits.context_length.is_some_and(|tokens| tokens < self.tokens), Lacking::Tokens),
@@ -274,8 +276,7 @@ impl Ability {
 impl Lacking {
     fn into_exclusion(self, ability: &Ability, traits: &Traits) -> Exclusion {
         match self {
-            Self::Chat => Exclusion::CannotChat,
-            Self::Embed => Exclusion::CannotEmbed,
+            Self::Task(needed) => Exclusion::OtherTask { needed },
             Self::Tools => Exclusion::NoTools,
             Self::Vision => Exclusion::NoVision,
             Self::Tokens => Exclusion::ContextTooShort { tokens: traits.context_length.unwrap_or(0), needed: ability.tokens },

@@ -4,8 +4,9 @@
 use super::decision::{Reason, Refusal};
 use super::meaning::{Asked, Meaning};
 use super::screen::Screened;
+use crate::capability::Task;
 use crate::exemplars::{Needs, SetId};
-use crate::intent::{ModelChoice, Operation};
+use crate::intent::ModelChoice;
 use crate::score::asking::Asking;
 use crate::score::complexity::complexity;
 use crate::score::fit;
@@ -57,11 +58,10 @@ impl<'a> Grounds<'a> {
     pub fn new(screened: &Screened<'a>) -> Self {
         let roster = screened.view.roster();
         let intent = screened.intent;
-        // What is to be embedded is not what is wanted.
-        let by_meaning = intent.model == ModelChoice::Auto && intent.operation != Operation::Embed;
+        let by_meaning = intent.model == ModelChoice::Auto && intent.operation.says_what_is_wanted();
         let vector = intent.vector.as_ref().filter(|_| by_meaning);
         let hard = complexity(&intent.text, screened.tokens.prompt.likely);
-        let suits = |traits: &Traits| if traits.can_chat { fit::suits(traits.size, hard) } else { 1.0 };
+        let suits = |traits: &Traits| if traits.task == Task::Chat { fit::suits(traits.size, hard) } else { 1.0 };
         let complexities: Vec<f32> = roster.distinct_traits().0.iter().map(suits).collect();
         let asked = vector.and_then(|vector| Asked::new(roster, &intent.text, vector));
         let meaning = asked.and_then(|asked| Meaning::of(screened.view, &asked, &screened.bodies, &complexities));

@@ -36,7 +36,7 @@ pub async fn intent(session: &Session, arguments: IntentArguments) -> Result<Exi
     let constraints = constraints.read()?;
     let stream = !session.json;
     let mut answer = Answer::default();
-    let request = Request::Intent { text: wanted(text)?, model, constraints, explain, stream };
+    let request = Request::Intent { text: wanted(text)?, model, constraints, explain, stream, history: Vec::new() };
     let reply = session.ask_streaming(request, |piece| answer.print(piece)).await;
     let reply = reply.inspect_err(|_| answer.end_line_quietly())?;
     if session.json {
@@ -50,7 +50,7 @@ pub async fn intent(session: &Session, arguments: IntentArguments) -> Result<Exi
 
 impl ConstraintArguments {
     /// Those that were given, checked here as well, so that a wrong one is an error of usage and costs no round trip.
-    fn read(self) -> Result<control::Constraints, Stop> {
+    pub(super) fn read(self) -> Result<control::Constraints, Stop> {
         let lists = [
             ("type", self.kind),
             ("node", self.node),

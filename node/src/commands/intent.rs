@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use atmo_adapters::observe::Observer;
-use atmo_dialects::sse::SseParser;
 use atmo_adapters::openai::types::ChatChunk;
 use atmo_capabilities::explain::explain;
 use atmo_capabilities::route::Decision;
+use atmo_dialects::sse::SseParser;
 use serde_json::{Value, json};
 
 use crate::control::{CommandError, DeltaSender};

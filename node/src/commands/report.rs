@@ -40,7 +40,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "open_circuits": open_circuits,
         "distrusted": distrusted(node),
         "refused": tally,
-        "running": node.executor.provider.running(),
+        "running": node.executor.provider.load().0,
         "warnings": warnings(node, &nodes),
         "uptime_s": node.started.elapsed().as_secs(),
         "resident_bytes": crate::platform::resident_bytes(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, WrongValue};
+use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin, WrongValue};
 
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -25,6 +25,7 @@ pub struct ConfigFile {
     pub name: Option<NodeName>,
     pub mode: Option<ModeName>,
     pub api: Option<ApiAddress>,
+    pub api_origins: Vec<Origin>,
     pub listen: Option<Vec<ListenAddress>>,
     pub join: Option<String>,
     pub mdns: bool,
@@ -42,6 +43,7 @@ impl Default for ConfigFile {
             name: None,
             mode: None,
             api: None,
+            api_origins: Vec::new(),
             listen: None,
             join: None,
             mdns: true,
@@ -71,9 +73,9 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // A guess that no laptop notices and no small GPU server outgrows. 16 MiB holds a long context as text several times over;
+        // A waiting request costs some 20 KB, and queues before each model are far shorter. 16 MiB holds a long context as text several times over;
         // ten minutes are what OpenAI's own client waits.
-        Self { api_requests: 128, mesh_requests: 128, body_bytes: 16 << 20, request_seconds: 600 }
+        Self { api_requests: 1024, mesh_requests: 1024, body_bytes: 16 << 20, request_seconds: 600 }
     }
 }
 

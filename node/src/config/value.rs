@@ -32,7 +32,7 @@ macro_rules! from_text {
 #[error("{0}")]
 pub struct WrongValue(String);
 
-/// A loopback address for the API.
+/// An address for the API; beyond loopback it needs keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ApiAddress(SocketAddr);
@@ -45,14 +45,34 @@ impl FromStr for ApiAddress {
         let address = parse_host_port(text).ok_or_else(|| {
             WrongValue(format!("`{text}` is not HOST:PORT; for example 127.0.0.1:{API_PORT}, [::1]:{API_PORT}"))
         })?;
-        if !address.ip().is_loopback() {
-            return Err(WrongValue(format!(
-                "`{text}` could be reached from other machines, and keys for the API do not exist yet: \
-                 give a loopback address, for example 127.0.0.1:{}",
-                address.port()
-            )));
-        }
         Ok(Self(address))
+    }
+}
+
+/// The origin of web pages, as browsers send it: `https://app.example`, `http://localhost:3000`; `*` is every page there is.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Origin(String);
+from_text!(Origin);
+
+impl FromStr for Origin {
+    type Err = WrongValue;
+
+    fn from_str(text: &str) -> Result<Self, WrongValue> {
+        let named = text.split_once("://").is_some_and(|(scheme, host)| {
+            let clean = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+            clean(scheme) && clean(host)
+        });
+        if named || text == "*" {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(WrongValue(format!("`{text}` is not the origin of a web page, such as https://app.example or http://localhost:3000")))
+    }
+}
+
+impl From<Origin> for String {
+    fn from(origin: Origin) -> Self {
+        origin.0
     }
 }
 

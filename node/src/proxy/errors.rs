@@ -1,23 +1,28 @@
-//! The one place where errors become OpenAI's JSON and a status code.
+//! The one place where errors become JSON and a status code: OpenAI's shape, or that of the API whose path was asked.
+
+use std::time::Duration;
 
 use atmo_capabilities::intent::ModelChoice;
 use atmo_capabilities::route::Refusal;
+use atmo_dialects::{Dialect, Fault, RequestError};
 use axum::Json;
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::execute::{Attempt, ExecuteError, Failure};
 
 /// When to ask again for a model whose node or backend went away a moment ago: restarts take seconds.
 const AWAY_RETRY_S: u32 = 5;
 
-/// An error in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
-#[derive(Debug)]
+/// What went wrong, before it has a shape.
+#[derive(Clone, Debug)]
 pub struct ApiError {
-    status: StatusCode,
-    message: String,
+    pub status: StatusCode,
+    pub message: String,
     kind: &'static str,
     param: Option<&'static str>,
     code: Option<&'static str>,
@@ -50,12 +55,71 @@ impl ApiError {
         Self { code: Some("busy"), retry_after_s: Some(1), ..error }
     }
 
+    pub fn too_many_jobs(why: String) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", why);
+        Self { code: Some("too_many_jobs"), retry_after_s: Some(AWAY_RETRY_S), ..error }
+    }
+
+    /// The request did not arrive in time.
+    pub fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "the request's body did not arrive in time")
+    }
+
+    pub fn no_key() -> Self {
+        let message = "this API needs a key: send it as `Authorization: Bearer KEY`; `atmo key create` on the node makes one";
+        Self { code: Some("missing_api_key"), ..Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message) }
+    }
+
+    pub fn wrong_key() -> Self {
+        let message = "the key is not one of this node's, or was revoked; `atmo key list` on the node shows which there are";
+        Self { code: Some("invalid_api_key"), ..Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", message) }
+    }
+
+    /// The key's requests of this minute are used up.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        let retry_after_s = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        let message = format!("this key may not ask so often; try again in {retry_after_s} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("rate_limit_exceeded"), retry_after_s: Some(retry_after_s), ..error }
+    }
+
+    pub fn too_many_of_key(max: u32) -> Self {
+        let message = format!("this key may have {max} requests under way at once, and has; try again when one is answered");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some("concurrency_limit_exceeded"), retry_after_s: Some(1), ..error }
+    }
+
+    pub fn model_not_allowed(model: &str, allowed: &[String]) -> Self {
+        let message = format!("this key may not use the model {model:?}; it may use {}", allowed.join(", "));
+        let error = Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message);
+        Self { param: Some("model"), code: Some("model_not_allowed"), ..error }
+    }
+
+    /// There is no such thing here (any more).
+    pub fn no_such(what: impl Into<String>) -> Self {
+        Self { code: Some("not_found"), ..Self::new(StatusCode::NOT_FOUND, "invalid_request_error", what) }
+    }
+
+    /// The backend's answer could not be told.
+    pub fn bad_answer(cause: impl Into<String>) -> Self {
+        Self { code: Some("backend_failed"), ..Self::new(StatusCode::BAD_GATEWAY, "server_error", cause) }
+    }
+
+    /// What a backend itself refused, from its answer in OpenAI's shape.
+    pub fn of_backend(status: StatusCode, body: &[u8]) -> Self {
+        let told: Value = serde_json::from_slice(body).unwrap_or_default();
+        let message = ["/error/message", "/error", "/message", "/detail"].iter().find_map(|at| told.pointer(at)?.as_str());
+        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        Self::new(status, kind, message.unwrap_or("the backend refused the request without saying why"))
+    }
+
     pub fn forbidden(why: impl Into<String>) -> Self {
         Self { code: Some("forbidden"), ..Self::new(StatusCode::FORBIDDEN, "invalid_request_error", why) }
     }
 
     pub fn unknown_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "no such path; the API is OpenAI's, below /v1")
+        let message = "no such path; OpenAI's and Anthropic's APIs are below /v1, Ollama's below /api";
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
     }
 
     pub fn wrong_method() -> Self {
@@ -122,23 +186,66 @@ impl ApiError {
         Self { code: Some(code), ..Self::new(status, "server_error", message) }
     }
 
-    fn body(&self) -> Value {
-        json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
+    fn body(&self, dialect: Dialect) -> Value {
+        let Self { status, message, kind, param, code, .. } = self;
+        dialect.fault(&Fault { status: status.as_u16(), kind, message, param: *param, code: *code })
+    }
+
+    fn response(self, dialect: Dialect) -> Response {
+        let mut response = (self.status, Json(self.body(dialect))).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.response(Dialect::OpenAi)
+    }
+}
+
+/// Gives errors the shape of the API whose path was asked.
+pub async fn in_dialect(request: Request, next: Next) -> Response {
+    let dialect = dialect_of(request.uri().path());
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<ApiError>() {
+        Some(error) if dialect != Dialect::OpenAi => {
+            let mut told = error.response(dialect);
+            // What others added on the way out, such as for browsers.
+            for (name, value) in response.headers() {
+                if *name != CONTENT_LENGTH && !told.headers().contains_key(name) {
+                    told.headers_mut().insert(name, value.clone());
+                }
+            }
+            told
+        }
+        _ => response,
+    }
+}
+
+fn dialect_of(path: &str) -> Dialect {
+    if path.starts_with("/api/") {
+        Dialect::Ollama
+    } else if path.starts_with("/v1/messages") {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi
     }
 }
 
 /// The event that ends a stream whose provider was lost after the first byte.
 pub fn broken_off_event(cause: &str) -> String {
-    let error = ApiError { code: Some("backend_failed"), ..ApiError::new(StatusCode::BAD_GATEWAY, "server_error", cause) };
-    format!("data: {}\n\n", error.body())
+    format!("data: {}\n\n", ApiError::bad_answer(cause).body(Dialect::OpenAi))
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        Self::invalid(error.param, error.message)
     }
 }

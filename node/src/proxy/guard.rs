@@ -1,7 +1,9 @@
-//! Keeps web pages out: a loopback port is open to every page that a local browser shows.
+//! Who may use the API, and how much of it at once.
 //!
-//! A page of another origin is refused by its `Origin`; a page that points its own host name at 127.0.0.1 (DNS rebinding) by the `Host`
-//! it asks for. Programs send no `Origin` and a loopback `Host`, and notice nothing.
+//! On loopback whoever can connect is the owner: a key is not asked for, and one that is known still limits. But a loopback port is open
+//! to every page that a local browser shows, so a page of another origin is refused by its `Origin`, and one that points its own host name
+//! at 127.0.0.1 (DNS rebinding) by the `Host` it asks for; programs send no `Origin` and a loopback `Host`, and notice nothing. On any
+//! other address every request needs a key, from this machine too: a reverse proxy on it would open the API to everybody else.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,39 +11,164 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HOST, ORIGIN, VARY,
+};
 use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::errors::ApiError;
+use crate::caller::Caller;
+use crate::keys::{Denied, Key, Keys};
 
-/// Passes on requests to a loopback `Host` that come from no web page, or from one of this very origin.
-pub async fn local_only(request: Request, next: Next) -> Response {
-    match check_request(&request) {
-        Ok(()) => next.run(request).await,
-        Err(why) => ApiError::forbidden(why).into_response(),
+/// Where OpenAI's, Anthropic's and Azure's clients put a key.
+const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
+
+/// What is asked of every request.
+pub struct Guard {
+    pub keys: Arc<Keys>,
+    /// Whether the API listens beyond loopback.
+    pub keys_only: bool,
+    /// Web pages of these origins may use the API.
+    pub origins: Vec<String>,
+    /// Requests under way at once.
+    pub places: Arc<Semaphore>,
+}
+
+/// Somebody whose request was let in. In the extensions of the request.
+#[derive(Clone)]
+pub struct Visitor {
+    pub caller: Caller,
+    key: Option<Arc<Key>>,
+}
+
+impl Visitor {
+    /// Whether requests for this model are allowed.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.key.as_ref().is_none_or(|key| key.allows(model))
+    }
+
+    /// The only models allowed, where not all are.
+    pub fn models(&self) -> &[String] {
+        self.key.as_ref().map_or(&[], |key| &key.stored.limits.models)
     }
 }
 
-fn check_request(request: &Request) -> Result<(), String> {
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = header(HOST).or_else(|| request.uri().authority().map(Authority::as_str));
-    check(host, header(ORIGIN))
+/// Lets a request in, with its [`Visitor`], or says why not. A place is held until the last byte of the answer is out.
+pub async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let (key, place_of_key) = match guard.check(request.headers(), request.uri().authority()) {
+        Ok(checked) => checked,
+        Err(error) => return error.into_response(),
+    };
+    let Ok(place) = Arc::clone(&guard.places).try_acquire_owned() else { return ApiError::too_many().into_response() };
+    let revoked = key.as_ref().map(|key| Box::pin(key.revoked().cancelled_owned()));
+    let caller = key.as_ref().map_or(Caller::Owner, |key| Caller::Key(key.stored.id.clone()));
+    request.extensions_mut().insert(Visitor { caller, key });
+    next.run(request).await.map(|body| Body::new(Holding { body, revoked, _places: (place, place_of_key) }))
 }
 
-/// Lets a bounded number of requests in; a place is held until the last byte of the answer is out.
-pub async fn bounded(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(place) = places.try_acquire_owned() else { return ApiError::too_many().into_response() };
-    next.run(request).await.map(|body| Body::new(Holding { body, _place: place }))
+/// Tells browsers which pages may use the API, and answers their question before a request.
+pub async fn cross_origin(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).filter(|origin| guard.allows(origin.to_str().unwrap_or_default())).cloned();
+    let preflight = request.method() == Method::OPTIONS && origin.is_some();
+    let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        if preflight {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+            headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+            wanted.map(|wanted| headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted));
+        }
+    }
+    response
 }
 
-/// A body that holds a place for as long as it is being sent.
+/// Refuses what no page and no host name may ask, for paths that need no key.
+pub async fn local_names_only(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.check_names(request.headers(), request.uri().authority()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Guard {
+    #[allow(clippy::type_complexity, reason = "a key and its place belong together, and a third name for the pair says less")]
+    fn check(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&Authority>,
+    ) -> Result<(Option<Arc<Key>>, Option<OwnedSemaphorePermit>), ApiError> {
+        self.check_names(headers, authority)?;
+        let given = key_in(headers);
+        let key = given.and_then(|text| self.keys.find(text));
+        match (&key, given) {
+            (None, None) if self.keys_only => return Err(ApiError::no_key()),
+            (None, Some(_)) if self.keys_only => return Err(ApiError::wrong_key()),
+            _ => {}
+        }
+        let place = key.as_ref().map(|key| key.admit()).transpose().map_err(|denied| match denied {
+            Denied::TooOften { retry_after } => ApiError::rate_limited(retry_after),
+            Denied::TooManyAtOnce { max } => ApiError::too_many_of_key(max),
+        })?;
+        Ok((key, place))
+    }
+
+    fn check_names(&self, headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), ApiError> {
+        let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
+        let origin = text(ORIGIN);
+        if origin.is_some_and(|origin| self.allows(origin)) {
+            return Ok(());
+        }
+        let host = text(HOST).or_else(|| authority.map(Authority::as_str));
+        check_names(host, origin, self.keys_only).map_err(ApiError::forbidden)
+    }
+
+    fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed == origin || allowed == "*")
+    }
+}
+
+fn key_in(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let named = || KEY_HEADERS.iter().find_map(|name| headers.get(*name)?.to_str().ok());
+    bearer.map(|(_, key)| key.trim()).or_else(named)
+}
+
+fn check_names(host: Option<&str>, origin: Option<&str>, keys_only: bool) -> Result<(), String> {
+    let host = host.ok_or("the request names no host")?;
+    // Beyond loopback this machine has names that are not known here, and a page has no key.
+    if !keys_only && !is_loopback(host) {
+        return Err(format!("this API answers to localhost, not to the host `{host}`"));
+    }
+    match origin {
+        Some(origin) if origin.strip_prefix("http://") != Some(host) => Err(format!(
+            "web pages of another origin (`{origin}`) may not use this API; `api_origins` in the configuration allows some"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A body that holds places for as long as it is being sent, and ends in the middle when its key is revoked.
 struct Holding {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 impl HttpBody for Holding {
@@ -49,6 +176,11 @@ impl HttpBody for Holding {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(revoked) = &mut self.revoked
+            && revoked.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(axum::Error::new("the key was revoked"))));
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -61,31 +193,13 @@ impl HttpBody for Holding {
     }
 }
 
-fn check(host: Option<&str>, origin: Option<&str>) -> Result<(), String> {
-    let host = host.ok_or("the request names no host")?;
-    if !is_loopback(host) {
-        return Err(format!("this API answers to localhost, not to the host `{host}`"));
-    }
-    match origin {
-        Some(origin) if origin.strip_prefix("http://") != Some(host) => {
-            Err(format!("web pages of another origin (`{origin}`) may not use this API"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::*;
 
     #[test]
     fn programs_pass_and_foreign_pages_do_not() {
+        let check = |host, origin| check_names(host, origin, false);
         for host in ["127.0.0.1:11451", "localhost:11451", "[::1]:11451", "LOCALHOST", "127.0.0.2"] {
             assert_eq!(check(Some(host), None), Ok(()), "{host}");
         }
@@ -96,6 +210,24 @@ mod tests {
         assert_eq!(check(Some("localhost:1"), Some("http://localhost:1")), Ok(()));
         for origin in ["http://evil.example", "null", "http://localhost:2", "https://localhost:1", ""] {
             assert!(check(Some("localhost:1"), Some(origin)).is_err(), "{origin}");
+            assert!(check_names(Some("box.lan:1"), Some(origin), true).is_err(), "{origin}");
+        }
+        assert_eq!(check_names(Some("box.lan:1"), None, true), Ok(()));
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_client_puts_it() {
+        for (name, value, key) in [
+            ("authorization", "Bearer k", Some("k")),
+            ("authorization", "bearer  k ", Some("k")),
+            ("authorization", "Basic k", None),
+            ("x-api-key", "k", Some("k")),
+            ("api-key", "k", Some("k")),
+            ("x-key", "k", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(key_in(&headers), key, "{name}: {value}");
         }
     }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atmo_adapters::discover::{NODE_HEADER, NODE_OWNER};
-use atmo_capabilities::view::Standing;
+use atmo_capabilities::capability::Task;
+use atmo_capabilities::view::{Routable, Standing};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
+use super::Api;
 use super::errors::ApiError;
 use crate::execute::Executor;
 
@@ -31,26 +33,40 @@ pub struct List {
 }
 
 /// The header tells a node that looks for engines that this is another node.
-pub async fn list(State(executor): State<Arc<Executor>>) -> impl IntoResponse {
-    ([(NODE_HEADER, executor.me.short())], Json(List { object: "list", data: models(&executor) }))
+pub async fn list(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(NODE_HEADER, api.executor.me.short())], Json(List { object: "list", data: offered(&api.executor) }))
 }
 
-pub async fn one(State(executor): State<Arc<Executor>>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    let model = models(&executor).into_iter().find(|model| model.id == id);
+pub async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
+    let model = offered(&api.executor).into_iter().find(|model| model.id == id);
     model.map(Json).ok_or_else(|| ApiError::unknown_model(format!("no model named {id:?} in the mesh")))
 }
 
-fn models(executor: &Executor) -> Vec<Model> {
+/// Every model that a request could be answered by.
+pub fn offered(executor: &Executor) -> Vec<Model> {
     let view = executor.view.load();
-    let reachable = |node| executor.may_ask_others() || node == executor.me;
     let mut nodes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (entry, condition) in view.entries().iter().zip(view.conditions()) {
-        let is_model = entry.capability.can_chat() || entry.capability.can_embed();
-        if is_model && condition.standing == Standing::Alive && reachable(entry.id.node) {
+        if is_model(entry) && condition.standing == Standing::Alive && within_reach(executor, entry) {
             executor.recent.seen(&entry.capability.name, &entry.node_name);
             nodes.entry(&entry.capability.name).or_default().push(entry.node_name.to_string());
         }
     }
     let model = |(id, nodes): (&str, _)| Model { id: id.to_owned(), object: "model", created: 0, owned_by: NODE_OWNER, nodes };
     nodes.into_iter().map(model).collect()
+}
+
+/// Whether some node offers a model of exactly this name.
+pub fn is_offered(executor: &Executor, name: &str) -> bool {
+    executor.view.load().entries().iter().any(|entry| entry.capability.name == name)
+}
+
+/// Something that the endpoints below `/v1` can ask.
+pub fn is_model(entry: &Routable) -> bool {
+    entry.capability.task() != Task::Other
+}
+
+/// Whether this node may ask it.
+pub fn within_reach(executor: &Executor, entry: &Routable) -> bool {
+    executor.may_ask_others() || entry.id.node == executor.me
 }

@@ -1,0 +1,280 @@
+//! Work that outlives its client: asked for, left, looked at again, cancelled.
+//!
+//! A job is one request of the API, run as a stream whose events are kept, so that whoever comes back reads them from the beginning or
+//! from where the connection was lost. Everything is bounded: jobs, those running at once, what one keeps, how long one stays after its end.
+//! Jobs live in memory and end with the node.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use atmo_dialects::sse::SseParser;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::caller::Caller;
+use crate::execute::{Answer, Ask, ExecuteError, Executor};
+
+/// Jobs that are known; the longest ended goes first.
+pub const JOBS_MAX: usize = 256;
+/// Jobs at work at once.
+const RUNNING_MAX: usize = 32;
+/// What one job may say altogether.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+/// How long an ended job can still be read.
+const KEPT_FOR: Duration = Duration::from_secs(3600);
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Being routed, or waiting for a slot.
+    Queued,
+    /// Its first byte is here.
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Why no job was made.
+#[derive(Debug, thiserror::Error)]
+#[error("{RUNNING_MAX} jobs are at work already; wait for one to end, or cancel one")]
+pub struct TooManyJobs;
+
+/// All jobs of a node.
+#[derive(Clone)]
+pub struct Jobs {
+    executor: Arc<Executor>,
+    tasks: TaskTracker,
+    /// Newest last.
+    known: Arc<Mutex<VecDeque<Arc<Job>>>>,
+}
+
+/// One of them.
+pub struct Job {
+    pub id: String,
+    pub caller: Caller,
+    created_s: u64,
+    cancel: CancellationToken,
+    told: Mutex<Told>,
+    /// Rung whenever something was added.
+    news: watch::Sender<()>,
+}
+
+/// What a job has said so far.
+struct Told {
+    state: JobState,
+    /// JSON, one event each.
+    events: Vec<Bytes>,
+    bytes: usize,
+    ended: Option<Instant>,
+}
+
+impl Jobs {
+    pub fn new(executor: Arc<Executor>, tasks: TaskTracker) -> Self {
+        Self { executor, tasks, known: Arc::default() }
+    }
+
+    /// Begins a job; it runs whether anybody reads it or not.
+    pub fn start(&self, ask: Ask) -> Result<Arc<Job>, TooManyJobs> {
+        let job = Arc::new(Job::new(ask.caller.clone()));
+        {
+            let mut known = self.lock();
+            known.retain(|job| !job.is_stale());
+            if known.iter().filter(|job| !job.state().is_over()).count() >= RUNNING_MAX {
+                return Err(TooManyJobs);
+            }
+            if known.len() >= JOBS_MAX
+                && let Some(at) = known.iter().position(|job| job.state().is_over())
+            {
+                known.remove(at);
+            }
+            known.push_back(Arc::clone(&job));
+        }
+        let (executor, running) = (Arc::clone(&self.executor), Arc::clone(&job));
+        self.tasks.spawn(async move { running.run(&executor, ask).await });
+        Ok(job)
+    }
+
+    /// The jobs that `caller` may see, newest first: the owner sees all.
+    pub fn list(&self, caller: &Caller) -> Vec<Arc<Job>> {
+        let known = self.lock();
+        known.iter().rev().filter(|job| !job.is_stale() && job.is_visible_to(caller)).cloned().collect()
+    }
+
+    pub fn get(&self, id: &str, caller: &Caller) -> Option<Arc<Job>> {
+        self.list(caller).into_iter().find(|job| job.id == id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Job>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    fn new(caller: Caller) -> Self {
+        let told = Told { state: JobState::Queued, events: Vec::new(), bytes: 0, ended: None };
+        let job = Self {
+            id: format!("job_{}", hex::encode(crate::chance::random_bytes::<12>())),
+            caller,
+            created_s: crate::driver::clock::wall_ms() / 1000,
+            cancel: CancellationToken::new(),
+            told: Mutex::new(told),
+            news: watch::Sender::new(()),
+        };
+        job.enter(JobState::Queued, json!({}));
+        job
+    }
+
+    pub fn state(&self) -> JobState {
+        self.lock().state
+    }
+
+    /// Ends the work at once. Nothing happens to a job that is over.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// The job as it is now, with what it has answered so far.
+    pub fn summary(&self) -> Value {
+        let told = self.lock();
+        let (mut output, mut error, mut usage) = (String::new(), Value::Null, Value::Null);
+        for event in told.events.iter().filter_map(|event| serde_json::from_slice::<Value>(event).ok()) {
+            let text = ["/choices/0/delta/content", "/choices/0/text"].iter().find_map(|at| event.pointer(at)?.as_str());
+            output.push_str(text.unwrap_or_default());
+            error = event.get("error").filter(|error| !error.is_null()).cloned().unwrap_or(error);
+            usage = event.get("usage").filter(|usage| !usage.is_null()).cloned().unwrap_or(usage);
+        }
+        json!({
+            "id": self.id,
+            "object": "job",
+            "status": told.state,
+            "created_at": self.created_s,
+            "output": output,
+            "usage": usage,
+            "error": error,
+        })
+    }
+
+    /// The events from the `from`th on, waiting for the first of them; `None` behind the last of a job that is over.
+    pub async fn events(&self, from: usize) -> Option<Vec<Bytes>> {
+        let mut news = self.news.subscribe();
+        loop {
+            {
+                let told = self.lock();
+                if told.events.len() > from {
+                    return Some(told.events[from..].to_vec());
+                }
+                if told.state.is_over() {
+                    return None;
+                }
+            }
+            // The sender lives as long as we do.
+            _ = news.changed().await;
+        }
+    }
+
+    async fn run(&self, executor: &Executor, ask: Ask) {
+        let work = async {
+            let answer = executor.run(ask).await.map_err(|error| error_event(&error))?;
+            self.enter(JobState::Running, json!({ "node": &*answer.by.node_name, "capability": answer.by.name }));
+            self.keep_all(answer).await
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => None,
+            outcome = work => Some(outcome),
+        };
+        match outcome {
+            None => self.enter(JobState::Cancelled, json!({})),
+            Some(Ok(())) => self.enter(JobState::Completed, json!({})),
+            Some(Err(error)) => {
+                self.add(&json!({ "error": error }));
+                self.enter(JobState::Failed, json!({}));
+            }
+        }
+    }
+
+    /// Keeps every event of the answer; one that is no stream is one event.
+    async fn keep_all(&self, mut answer: Answer) -> Result<(), Value> {
+        let is_stream = answer.content_type.starts_with("text/event-stream");
+        let (mut parser, mut whole) = (SseParser::new(), Vec::new());
+        while let Some(piece) = answer.next().await {
+            let bytes = piece.map_err(|error| message(&error.to_string()))?;
+            if is_stream {
+                let events = parser.push(&bytes).into_iter().filter(|event| event.data != atmo_dialects::sse::DONE);
+                events.for_each(|event| self.add_bytes(event.data.into()));
+            } else {
+                whole.extend_from_slice(&bytes);
+            }
+            if self.lock().bytes + whole.len() > KEPT_BYTES_MAX {
+                return Err(message(&format!("the answer is longer than {} MiB", KEPT_BYTES_MAX >> 20)));
+            }
+        }
+        let refused = answer.status >= 400;
+        answer.finish();
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let told: Value = serde_json::from_slice(&whole).map_err(|_| message("the backend's answer is not JSON"))?;
+        match told.get("error") {
+            Some(error) if refused => Err(error.clone()),
+            _ => Ok(self.add(&told)),
+        }
+    }
+
+    fn enter(&self, state: JobState, more: Value) {
+        let mut event = json!({ "object": "job.progress", "id": self.id, "status": state });
+        if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
+            event.extend(more);
+        }
+        self.add(&event);
+        let mut told = self.lock();
+        told.state = state;
+        told.ended = state.is_over().then(Instant::now);
+        drop(told);
+        self.news.send_replace(());
+    }
+
+    fn add(&self, event: &Value) {
+        self.add_bytes(event.to_string().into());
+    }
+
+    fn add_bytes(&self, event: Bytes) {
+        let mut told = self.lock();
+        told.bytes += event.len();
+        told.events.push(event);
+        drop(told);
+        self.news.send_replace(());
+    }
+
+    fn is_stale(&self) -> bool {
+        self.lock().ended.is_some_and(|ended| ended.elapsed() > KEPT_FOR)
+    }
+
+    fn is_visible_to(&self, caller: &Caller) -> bool {
+        *caller == Caller::Owner || *caller == self.caller
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn error_event(error: &ExecuteError) -> Value {
+    message(&error.to_string())
+}
+
+fn message(text: &str) -> Value {
+    json!({ "message": text, "type": "server_error" })
+}
