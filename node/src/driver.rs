@@ -9,7 +9,7 @@ mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, NodeView, Output};
@@ -48,6 +48,8 @@ const LINK_EVENTS_WAITING_MAX: usize = 256;
 /// A disk that is full for a moment is tried again, for five minutes in all.
 const PERSIST_TRIES: u32 = 100;
 const PERSIST_PAUSE: Duration = Duration::from_secs(3);
+/// Requests begin and end far more often than anybody needs to be told.
+const LOADS_INTERVAL: Duration = Duration::from_millis(5);
 /// Connected members' certificates are looked at this often.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 /// Roughly how large a frame is asked for: small enough that several peers take turns.
@@ -212,6 +214,7 @@ impl Driver {
         let found = std::mem::take(&mut self.parts.found);
         self.begin(found);
         let mut leaving = false;
+        let mut loads_told = Instant::now();
         let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
         loop {
             self.settle();
@@ -230,7 +233,10 @@ impl Driver {
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
                 _ = expiry.tick() => self.close_expired(),
-                () = self.parts.provider.load_changed() => self.handle(Input::Load(self.parts.provider.loads())),
+                () = self.parts.provider.load_changed_after(loads_told + LOADS_INTERVAL) => {
+                    loads_told = Instant::now();
+                    self.handle(Input::Load(self.parts.provider.loads()));
+                }
                 () = self.clock.sleep_until(self.coordinator.poll_timeout()) => self.coordinator.handle_timeout(self.clock.now()),
             }
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use atmo_dialects::sse::SseParser;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +57,8 @@ pub struct TooManyJobs;
 pub struct Jobs {
     executor: Arc<Executor>,
     tasks: TaskTracker,
+    /// Where jobs run: whoever asks for one may be on a thread that ends before.
+    runtime: Handle,
     /// Newest last.
     known: Arc<Mutex<VecDeque<Arc<Job>>>>,
 }
@@ -81,8 +84,9 @@ struct Told {
 }
 
 impl Jobs {
+    /// Must be called within the runtime that jobs are to run on.
     pub fn new(executor: Arc<Executor>, tasks: TaskTracker) -> Self {
-        Self { executor, tasks, known: Arc::default() }
+        Self { executor, tasks, runtime: Handle::current(), known: Arc::default() }
     }
 
     /// Begins a job; it runs whether anybody reads it or not.
@@ -102,7 +106,7 @@ impl Jobs {
             known.push_back(Arc::clone(&job));
         }
         let (executor, running) = (Arc::clone(&self.executor), Arc::clone(&job));
-        self.tasks.spawn(async move { running.run(&executor, ask).await });
+        self.tasks.spawn_on(async move { running.run(&executor, ask).await }, &self.runtime);
         Ok(job)
     }
 

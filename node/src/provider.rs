@@ -149,8 +149,9 @@ impl Provider {
         self.load_changed.notify_one();
     }
 
-    /// Resolves when some load changed since the last call.
-    pub async fn load_changed(&self) {
+    /// Resolves when some load changed since the last call, and not before `at`.
+    pub async fn load_changed_after(&self, at: Instant) {
+        tokio::time::sleep_until(at.into()).await;
         self.load_changed.notified().await;
     }
 

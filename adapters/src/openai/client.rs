@@ -1,10 +1,9 @@
 //! The HTTP client behind every server-shaped backend: bounded in time and bytes, and suspicious of what it is told.
 //!
-//! One connection pool for all of them, no redirects, no proxy from the environment. What a server answers is sorted here into what the
+//! One connection pool a thread for all of them, no redirects, no proxy from the environment. What a server answers is sorted here into what the
 //! caller can do about it; a 200 alone proves nothing, since some servers answer every unknown path with a web page. Dropping a [`Reply`]
 //! drops its connection, which is how every known engine learns that nobody is listening any more.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use atmo_protocol::Slug;
@@ -33,11 +32,15 @@ const CAUSE_CHARS_MAX: usize = 300;
 /// How long the text of an error is waited for.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections kept open to each server while nothing is asked.
-const IDLE_CONNECTIONS_MAX: usize = 8;
+const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long they are kept: less than the least that common servers allow, so that a request seldom meets a closing one.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 
-static HTTP: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(http_client);
+thread_local! {
+    /// One pool of connections for each thread: a kept connection is driven by the runtime that opened it, and a request that stays on one
+    /// thread need not wait for another to wake up.
+    static HTTP: Result<reqwest::Client, String> = http_client();
+}
 
 /// A server's base address, its key and its name in errors.
 #[derive(Clone, Debug)]
@@ -201,7 +204,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, BackendError> {
-        let http = HTTP.as_ref().map_err(|cause| self.failed(cause.clone()))?;
+        let http = HTTP.with(Clone::clone).map_err(|cause| self.failed(cause))?;
         let request = http.request(method, url);
         Ok(match &self.key {
             Some(key) => request.header(AUTHORIZATION, format!("Bearer {}", key.expose())),
