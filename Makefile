@@ -9,7 +9,7 @@ BUILD := $(CARGO) build --release --locked
 VENV := $(abspath $(TARGET))/python-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci install uninstall bench measure sim clean prerequisites test-prerequisites
+.PHONY: help build demo test lint ci install uninstall bench measure fuzz sim clean prerequisites test-prerequisites
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ bench: prerequisites ## measure
 measure: build ## the figures of the README, from real processes
 	$(BUILD) --package atmo --example measure
 	$(TARGET)/release/examples/measure $(TARGET)/release/atmo
+
+# Fuzzing needs unstable options of the compiler, not another one.
+fuzz: ## feed the readers of foreign bytes with random ones (SECONDS=600 for each target; needs cargo-fuzz)
+	cd fuzz && for target in sse requests answers; do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(or $(SECONDS),600) || exit 1; \
+	done
 
 sim: build ## a seeded world of virtual nodes (ARGS= goes to atmo-sim)
 	$(TARGET)/release/atmo-sim $(ARGS)

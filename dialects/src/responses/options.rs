@@ -91,7 +91,10 @@ fn add_tools(request: &Fields, chat: &mut Fields) -> Result<(), RequestError> {
         Some(Value::Array(tools)) if tools.len() <= TOOLS_MAX => tools,
         Some(_) => return Err(RequestError::new(Some("tools"), format!("`tools` must be a list of at most {TOOLS_MAX} tools"))),
     };
-    let tools: Vec<Value> = tools.iter().enumerate().map(|(index, entry)| tool(index, entry)).collect::<Result<_, _>>()?;
+    // Agents list OpenAI's own tools beside theirs whether they need them or not; a model without them answers as well as it can.
+    let has_function = tools.iter().any(|tool| tool.get("type").is_some_and(|kind| kind == "function"));
+    let offered = tools.iter().enumerate().filter(|(_, tool)| !has_function || !is_hosted(tool));
+    let tools: Vec<Value> = offered.map(|(index, entry)| tool(index, entry)).collect::<Result<_, _>>()?;
     if tools.is_empty() {
         return Ok(());
     }
@@ -101,6 +104,13 @@ fn add_tools(request: &Fields, chat: &mut Fields) -> Result<(), RequestError> {
     }
     copy(request, "parallel_tool_calls", chat, "parallel_tool_calls");
     Ok(())
+}
+
+/// A tool that runs at OpenAI rather than at the client.
+fn is_hosted(tool: &Value) -> bool {
+    const HOSTED: [&str; 5] = ["web_search", "file_search", "code_interpreter", "image_generation", "tool_search"];
+    let kind = tool.get("type").and_then(Value::as_str).unwrap_or_default();
+    HOSTED.iter().any(|hosted| kind.starts_with(hosted))
 }
 
 fn tool(index: usize, tool: &Value) -> Result<Value, RequestError> {

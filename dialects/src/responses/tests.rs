@@ -193,6 +193,8 @@ fn every_option_has_its_counterpart() {
 fn what_is_not_understood_is_named() {
     let part = |part: Value| json!({ "input": [{ "role": "user", "content": [part] }] });
     let function = json!({ "type": "function", "name": "f" });
+    let beside = json!({ "model": "m", "input": "Hi", "tools": [{ "type": "web_search" }, function] });
+    assert_eq!(ask(&beside).ok().map(|asked| asked.body["tools"].as_array().map(Vec::len)), Some(Some(1)));
     for (more, param, word) in [
         (json!({ "model": " " }), "model", "model"),
         (json!({ "input": null }), "input", "input"),
@@ -209,7 +211,8 @@ fn what_is_not_understood_is_named() {
         (part(json!({ "text": "x" })), "input", "type"),
         (json!({ "instructions": [] }), "instructions", "instructions"),
         (json!({ "tools": {} }), "tools", "list"),
-        (json!({ "tools": [function, { "type": "web_search" }] }), "tools", "tools[1]`: tools of type `web_search"),
+        (json!({ "tools": [{ "type": "web_search" }] }), "tools", "tools[0]`: tools of type `web_search"),
+        (json!({ "tools": [function, { "type": "mcp" }] }), "tools", "tools[1]`: tools of type `mcp"),
         (json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }), "tools", "name"),
         (json!({ "tools": [function], "tool_choice": { "type": "file_search" } }), "tool_choice", "file_search"),
         (json!({ "tools": [function], "tool_choice": 7 }), "tool_choice", "tool_choice"),
