@@ -3,6 +3,7 @@
 //! 0 done, 1 failed, 2 asked wrongly, 3 nothing fits. What was asked for goes to standard output, everything else to standard error.
 //! Commands talk to the node that runs in the data folder; the few that make sense without one work on the folder themselves.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -304,6 +305,12 @@ enum BenchCommand {
         /// Slow streams at once, for memory and evenness; 0 leaves them out
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=10_000))]
         slow_streams: u32,
+        /// An engine to measure against that runs already, as `atmo bench mock` printed it
+        #[arg(long, value_name = "HOST:PORT")]
+        mock: Option<SocketAddr>,
+        /// Another proxy before that engine, as often as needed
+        #[arg(long, value_name = "NAME=HOST:PORT", value_parser = bench::beside)]
+        beside: Vec<(String, SocketAddr)>,
     },
     /// The engine that is measured against; prints its address
     #[command(hide = true)]

@@ -242,9 +242,7 @@ impl Executor {
         let unknown = match decision.refusal() {
             Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered) => true,
             // Known, and all who offer it are gone.
-            Some(Refusal::AllExcluded(_)) => {
-                decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path"))
-            }
+            Some(Refusal::AllExcluded(_)) => all_gone(&decision),
             _ => false,
         };
         let name = if let ModelChoice::Named(name) = model { Some(name).filter(|_| unknown) } else { None };
@@ -408,6 +406,10 @@ impl Begun {
     }
 }
 
+fn all_gone(decision: &Decision) -> bool {
+    decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path"))
+}
+
 fn rejected(rejection: Rejection) -> (Failure, String) {
     match rejection {
         Rejection::Busy { wait_ms, load } => {
@@ -458,6 +460,11 @@ impl ExecuteError {
     pub fn is_too_long(&self) -> bool {
         let Self::NothingFits(decision) = self else { return false };
         !decision.excluded_by.is_empty() && decision.excluded_by.iter().all(|excluded| excluded.first.by == "context_tokens")
+    }
+
+    /// Whether all who could have been asked are on nodes that are gone: they may come back.
+    pub fn is_away(&self) -> bool {
+        if let Self::NothingFits(decision) = self { all_gone(decision) } else { false }
     }
 
     /// Why nobody was asked, if so.

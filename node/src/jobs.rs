@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use atmo_dialects::sse::SseParser;
+use atmo_dialects::sse::{SseParser, write_event};
+use atmo_dialects::{Event, Reader};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -27,6 +28,9 @@ const RUNNING_MAX: usize = 32;
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// How long an ended job can still be read.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
+
+/// The `object` of an event that is about the job itself.
+const PROGRESS: &str = "job.progress";
 
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -51,6 +55,9 @@ impl JobState {
 #[derive(Debug, thiserror::Error)]
 #[error("{RUNNING_MAX} jobs are at work already; wait for one to end, or cancel one")]
 pub struct TooManyJobs;
+
+/// Says why nobody answered.
+pub type Explain = Box<dyn Fn(&ExecuteError) -> Value + Send + Sync>;
 
 /// All jobs of a node.
 #[derive(Clone)]
@@ -83,14 +90,67 @@ struct Told {
     ended: Option<Instant>,
 }
 
+/// What the events of a job come to.
+#[derive(Default)]
+struct Summary {
+    /// The text of its first choice.
+    output: String,
+    tool_calls: Vec<Value>,
+    usage: Value,
+    /// An answer that is no stream, such as embeddings.
+    result: Value,
+    error: Value,
+}
+
+impl Summary {
+    fn of(events: &[Bytes]) -> Self {
+        let mut summary = Self::default();
+        let mut reader = Reader::new("text/event-stream");
+        for event in events {
+            let Ok(told) = serde_json::from_slice::<Value>(event) else { continue };
+            match told.get("object").and_then(Value::as_str) {
+                Some(PROGRESS) => {}
+                _ if told.get("error").is_some_and(|error| !error.is_null()) => summary.error = told["error"].clone(),
+                Some("chat.completion.chunk" | "text_completion") | None if told.get("choices").is_some() => {
+                    summary.usage = told.get("usage").filter(|usage| !usage.is_null()).cloned().unwrap_or(summary.usage);
+                    let said = reader.push(&write_event(&told.to_string())).unwrap_or_default();
+                    said.into_iter().for_each(|said| summary.take(said));
+                }
+                _ => {
+                    summary.usage = told.get("usage").cloned().unwrap_or_default();
+                    summary.result = told;
+                }
+            }
+        }
+        summary
+    }
+
+    fn take(&mut self, said: Event) {
+        match said {
+            Event::Text(text) => self.output.push_str(&text),
+            Event::Call { id, name, .. } => {
+                self.tool_calls.push(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": "" } }));
+            }
+            Event::Arguments { place, json } => {
+                if let Some(Value::String(arguments)) =
+                    self.tool_calls.get_mut(place).map(|call| &mut call["function"]["arguments"])
+                {
+                    arguments.push_str(&json);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Jobs {
     /// Must be called within the runtime that jobs are to run on.
     pub fn new(executor: Arc<Executor>, tasks: TaskTracker) -> Self {
         Self { executor, tasks, runtime: Handle::current(), known: Arc::default() }
     }
 
-    /// Begins a job; it runs whether anybody reads it or not.
-    pub fn start(&self, ask: Ask) -> Result<Arc<Job>, TooManyJobs> {
+    /// Begins a job; it runs whether anybody reads it or not. `explain` says in OpenAI's shape why nobody answered.
+    pub fn start(&self, ask: Ask, explain: Explain) -> Result<Arc<Job>, TooManyJobs> {
         let job = Arc::new(Job::new(ask.caller.clone()));
         {
             let mut known = self.lock();
@@ -106,7 +166,7 @@ impl Jobs {
             known.push_back(Arc::clone(&job));
         }
         let (executor, running) = (Arc::clone(&self.executor), Arc::clone(&job));
-        self.tasks.spawn_on(async move { running.run(&executor, ask).await }, &self.runtime);
+        self.tasks.spawn_on(async move { running.run(&executor, ask, explain).await }, &self.runtime);
         Ok(job)
     }
 
@@ -152,21 +212,17 @@ impl Job {
     /// The job as it is now, with what it has answered so far.
     pub fn summary(&self) -> Value {
         let told = self.lock();
-        let (mut output, mut error, mut usage) = (String::new(), Value::Null, Value::Null);
-        for event in told.events.iter().filter_map(|event| serde_json::from_slice::<Value>(event).ok()) {
-            let text = ["/choices/0/delta/content", "/choices/0/text"].iter().find_map(|at| event.pointer(at)?.as_str());
-            output.push_str(text.unwrap_or_default());
-            error = event.get("error").filter(|error| !error.is_null()).cloned().unwrap_or(error);
-            usage = event.get("usage").filter(|usage| !usage.is_null()).cloned().unwrap_or(usage);
-        }
+        let told_so_far = Summary::of(&told.events);
         json!({
             "id": self.id,
             "object": "job",
             "status": told.state,
             "created_at": self.created_s,
-            "output": output,
-            "usage": usage,
-            "error": error,
+            "output": told_so_far.output,
+            "tool_calls": told_so_far.tool_calls,
+            "usage": told_so_far.usage,
+            "result": told_so_far.result,
+            "error": told_so_far.error,
         })
     }
 
@@ -188,9 +244,9 @@ impl Job {
         }
     }
 
-    async fn run(&self, executor: &Executor, ask: Ask) {
+    async fn run(&self, executor: &Executor, ask: Ask, explain: Explain) {
         let work = async {
-            let answer = executor.run(ask).await.map_err(|error| error_event(&error))?;
+            let answer = executor.run(ask).await.map_err(|error| explain(&error))?;
             self.enter(JobState::Running, json!({ "node": &*answer.by.node_name, "capability": answer.by.name }));
             self.keep_all(answer).await
         };
@@ -238,7 +294,7 @@ impl Job {
     }
 
     fn enter(&self, state: JobState, more: Value) {
-        let mut event = json!({ "object": "job.progress", "id": self.id, "status": state });
+        let mut event = json!({ "object": PROGRESS, "id": self.id, "status": state });
         if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
             event.extend(more);
         }
@@ -273,10 +329,6 @@ impl Job {
     fn lock(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn error_event(error: &ExecuteError) -> Value {
-    message(&error.to_string())
 }
 
 fn message(text: &str) -> Value {

@@ -260,7 +260,7 @@ impl Reading {
         let until = self.deadline.min(pause_max);
         let chunk = match tokio::time::timeout_at(until, response.chunk()).await {
             Err(_) => Err(self.client.timed_out()),
-            Ok(Err(error)) => Err(self.client.failed(format!("the answer broke off: {}", innermost(&error)))),
+            Ok(Err(error)) => Err(self.client.failed(format!("its connection ended early: {}", innermost(&error)))),
             Ok(Ok(None)) => return None,
             Ok(Ok(Some(bytes))) => self.count(bytes),
         };

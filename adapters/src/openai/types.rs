@@ -118,6 +118,16 @@ const ANSWERS: &[&str] = &[
     "prediction",
     "think",
     "chat_template_kwargs",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "structured_outputs",
+    "guided_json",
+    "guided_choice",
 ];
 const SAMPLING: &[&str] = &[
     "temperature",

@@ -207,7 +207,7 @@ impl Teller for Telling {
 
     /// As an overload, which clients take as a reason to ask again.
     fn broken_off(&mut self, cause: &str, out: &mut Vec<u8>) {
-        self.break_off("overloaded_error", cause, out);
+        self.break_off("api_error", cause, out);
     }
 }
 

@@ -428,7 +428,7 @@ fn nothing_is_told_behind_an_error() {
         String::from_utf8_lossy(&out),
         format!(
             "event: error\ndata: {}\n\n",
-            json!({ "type": "error", "error": { "type": "overloaded_error", "message": "gone" } })
+            json!({ "type": "error", "error": { "type": "api_error", "message": "gone" } })
         )
     );
     let mut teller = messages(&request(true), "7f").unwrap().teller;

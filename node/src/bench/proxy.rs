@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -15,18 +16,22 @@ pub const CONCURRENCIES: [usize; 4] = [1, 8, 16, 64];
 const WARM_UP: usize = 200;
 
 /// How much to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub rounds: usize,
     /// Requests of each way and concurrency in a round.
     pub requests: usize,
     /// Streams at once for the memory and the jitter of many slow ones; 0 leaves them out.
     pub slow_streams: usize,
+    /// A mock engine that runs already; otherwise one is started.
+    pub mock: Option<SocketAddr>,
+    /// Other proxies before that mock, with their names; nothing is known of their CPU and memory.
+    pub beside: Vec<(String, SocketAddr)>,
 }
 
 /// One way from the client to the engine.
 struct Way {
-    name: &'static str,
+    name: String,
     address: SocketAddr,
     /// `None` for the way without anything in between.
     between: Option<Running>,
@@ -45,16 +50,16 @@ struct Run {
 /// Measures all ways; `progress` is told what is being done.
 pub async fn measure(plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Value> {
     progress("starting a mock engine, nginx, one node, two nodes");
-    let mock = processes::mock().await?;
-    let mut ways = vec![Way::new("direct", mock.address, None)];
-    if let Some(nginx) = processes::nginx(mock.address).await? {
+    let started = if plan.mock.is_none() { Some(processes::mock().await?) } else { None };
+    let mock = plan.mock.or(started.as_ref().map(|mock| mock.address)).context("there is no mock engine")?;
+    let mut ways = vec![Way::new("direct", mock, None)];
+    if let Some(nginx) = processes::nginx(mock).await? {
         ways.push(Way::new("nginx", nginx.address, Some(nginx)));
     }
-    for (name, running) in
-        [("node", processes::node(mock.address).await?), ("two nodes", processes::two_nodes(mock.address).await?)]
-    {
+    for (name, running) in [("node", processes::node(mock).await?), ("two nodes", processes::two_nodes(mock).await?)] {
         ways.push(Way::new(name, running.address, Some(running)));
     }
+    ways.extend(plan.beside.iter().map(|(name, address)| Way::new(name, *address, None)));
     for way in &ways {
         requests(way.address, 8, WARM_UP).await?;
     }
@@ -87,8 +92,8 @@ pub async fn measure(plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Valu
 }
 
 impl Way {
-    fn new(name: &'static str, address: SocketAddr, between: Option<Running>) -> Self {
-        Self { name, address, between, runs: CONCURRENCIES.map(|_| Run::default()).into(), streams: Vec::new() }
+    fn new(name: &str, address: SocketAddr, between: Option<Running>) -> Self {
+        Self { name: name.to_owned(), address, between, runs: CONCURRENCIES.map(|_| Run::default()).into(), streams: Vec::new() }
     }
 
     fn resident(&self) -> u64 {

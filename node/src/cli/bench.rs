@@ -1,5 +1,6 @@
 //! `atmo bench`: measures on this machine, with nothing but itself and what is installed.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -13,14 +14,21 @@ use crate::control::CommandError;
 pub async fn bench(session: &Session, command: BenchCommand) -> Result<ExitCode, Stop> {
     match command {
         BenchCommand::Mock => mock::serve().await?,
-        BenchCommand::Proxy { rounds, requests, slow_streams } => {
-            let plan = Plan { rounds: rounds as usize, requests: requests as usize, slow_streams: slow_streams as usize };
+        BenchCommand::Proxy { rounds, requests, slow_streams, mock, beside } => {
+            let plan =
+                Plan { rounds: rounds as usize, requests: requests as usize, slow_streams: slow_streams as usize, mock, beside };
             let measured = proxy::measure(plan, |doing| print::aside(doing)).await;
             let measured = measured.map_err(|error| CommandError::failed(format!("{error:#}")))?;
             if session.json { print::json(&measured)? } else { print_ways(&measured)? }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `litellm=127.0.0.1:4000`
+pub fn beside(text: &str) -> Result<(String, SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("not NAME=HOST:PORT")?;
+    Ok((name.to_owned(), address.parse().map_err(|_| format!("`{address}` is not HOST:PORT"))?))
 }
 
 fn print_ways(measured: &Value) -> Result<(), Stop> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::errors::ApiError;
@@ -14,6 +14,9 @@ const WHOLE_MAX: Duration = Duration::from_secs(300);
 
 /// The whole body, of at most `bytes_max`.
 pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(ApiError::too_large());
+    }
     let reading = read_pieces(Limited::new(body, bytes_max));
     tokio::time::timeout(WHOLE_MAX, reading).await.unwrap_or_else(|_| Err(ApiError::too_slow()))
 }

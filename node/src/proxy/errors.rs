@@ -13,6 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::models::is_anthropic;
+use super::translated::random_id;
 use crate::execute::{Attempt, ExecuteError, Failure};
 
 /// When to ask again for a model whose node or backend went away a moment ago: restarts take seconds.
@@ -27,11 +29,13 @@ pub struct ApiError {
     param: Option<&'static str>,
     code: Option<&'static str>,
     retry_after_s: Option<u32>,
+    /// What a backend said itself, in OpenAI's shape.
+    backend: Option<Value>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind, param: None, code: None, retry_after_s: None }
+        Self { status, message: message.into(), kind, param: None, code: None, retry_after_s: None, backend: None }
     }
 
     /// The request is wrong; `param` names the field.
@@ -110,7 +114,8 @@ impl ApiError {
         let told: Value = serde_json::from_slice(body).unwrap_or_default();
         let message = ["/error/message", "/error", "/message", "/detail"].iter().find_map(|at| told.pointer(at)?.as_str());
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        Self::new(status, kind, message.unwrap_or("the backend refused the request without saying why"))
+        let error = Self::new(status, kind, message.unwrap_or("the backend refused the request without saying why"));
+        Self { backend: told.pointer("/error/message").is_some().then_some(told), ..error }
     }
 
     pub fn forbidden(why: impl Into<String>) -> Self {
@@ -154,6 +159,7 @@ impl ApiError {
             (Some(Refusal::AllExcluded(_)), _) if error.is_too_long() => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(Some("messages"), message) }
             }
+            (Some(Refusal::AllExcluded(_)), _) if error.is_away() => Self::unavailable(message, AWAY_RETRY_S),
             (Some(Refusal::NothingOffered), ModelChoice::Auto) => {
                 let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message);
                 Self { code: Some("nothing_offered"), ..error }
@@ -186,7 +192,15 @@ impl ApiError {
         Self { code: Some(code), ..Self::new(status, "server_error", message) }
     }
 
+    /// In OpenAI's shape, where an error is a part of something else.
+    pub fn told(&self) -> Value {
+        self.body(Dialect::OpenAi)["error"].take()
+    }
+
     fn body(&self, dialect: Dialect) -> Value {
+        if let (Dialect::OpenAi, Some(told)) = (dialect, &self.backend) {
+            return told.clone();
+        }
         let Self { status, message, kind, param, code, .. } = self;
         dialect.fault(&Fault { status: status.as_u16(), kind, message, param: *param, code: *code })
     }
@@ -212,8 +226,16 @@ impl IntoResponse for ApiError {
 
 /// Gives errors the shape of the API whose path was asked.
 pub async fn in_dialect(request: Request, next: Next) -> Response {
-    let dialect = dialect_of(request.uri().path());
+    let dialect = match dialect_of(request.uri().path()) {
+        Dialect::OpenAi if is_anthropic(request.headers()) => Dialect::Anthropic,
+        dialect => dialect,
+    };
     let mut response = next.run(request).await;
+    if dialect == Dialect::Anthropic
+        && let Ok(id) = HeaderValue::from_str(&format!("req_{}", random_id()))
+    {
+        response.headers_mut().insert("request-id", id);
+    }
     match response.extensions_mut().remove::<ApiError>() {
         Some(error) if dialect != Dialect::OpenAi => {
             let mut told = error.response(dialect);

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HOST, ORIGIN, VARY,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -29,6 +29,9 @@ use crate::keys::{Denied, Key, Keys};
 
 /// Where OpenAI's, Anthropic's and Azure's clients put a key.
 const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
+
+/// What pages of an allowed origin may read of an answer's headers.
+const EXPOSED: &str = "x-atmo-node, x-atmo-capability, x-atmo-score, x-atmo-hops, retry-after, request-id";
 
 /// What is asked of every request.
 pub struct Guard {
@@ -83,6 +86,7 @@ pub async fn cross_origin(State(guard): State<Arc<Guard>>, request: Request, nex
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.append(VARY, HeaderValue::from_static("origin"));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         if preflight {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
             headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
@@ -128,7 +132,8 @@ impl Guard {
         if origin.is_some_and(|origin| self.allows(origin)) {
             return Ok(());
         }
-        let host = text(HOST).or_else(|| authority.map(Authority::as_str));
+        // Where a request names its authority itself, `Host` counts for nothing (RFC 9112, section 3.2.2).
+        let host = authority.map(Authority::as_str).or_else(|| text(HOST));
         check_names(host, origin, self.keys_only).map_err(ApiError::forbidden)
     }
 

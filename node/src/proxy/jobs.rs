@@ -16,10 +16,13 @@ use super::Api;
 use super::ask::read;
 use super::errors::ApiError;
 use super::guard::Visitor;
+use crate::execute::ExecuteError;
 use crate::jobs::Job;
 
 /// Where a client goes on that lost its connection (HTML standard, "Server-sent events").
 const LAST_EVENT: &str = "last-event-id";
+
+const A_JOB_IS: &str = "a job is an object with `intent` (and `model` and `atmo` if wanted), or with `path` and `body`";
 
 /// `{"intent": "...", "model"?, "atmo"?}`, or `{"path": "/v1/chat/completions", "body": {...}}`.
 #[derive(Deserialize)]
@@ -39,10 +42,15 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = api.body(body).await?;
-    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(None, error.to_string()))?;
+    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::invalid(None, format!("{A_JOB_IS}: {error}")),
+        _ => ApiError::invalid(None, format!("no JSON: {error}")),
+    })?;
     let (operation, request) = request_of(wanted)?;
     let ask = read(&api, &visitor, operation, &headers, request.to_string().into())?;
-    let job = api.jobs.start(ask).map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
+    let model = ask.model.clone();
+    let explain = Box::new(move |error: &ExecuteError| ApiError::unanswered(&model, error).told());
+    let job = api.jobs.start(ask, explain).map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)).expect("an id is printable");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(job.summary())).into_response())
 }
@@ -52,7 +60,7 @@ fn request_of(wanted: Wanted) -> Result<(Operation, Value), ApiError> {
     match wanted {
         Wanted { intent: Some(intent), path: None, body: None, model, atmo } => {
             let model = model.unwrap_or_else(|| "auto".to_owned());
-            let mut request = json!({ "model": model, "messages": [{ "role": "user", "content": intent }], "stream": true });
+            let mut request = json!({ "model": model, "messages": [{ "role": "user", "content": intent }], "stream": true, "stream_options": { "include_usage": true } });
             if let Some(atmo) = atmo {
                 request["atmo"] = atmo;
             }
@@ -68,10 +76,11 @@ fn request_of(wanted: Wanted) -> Result<(Operation, Value), ApiError> {
                 && let Some(fields) = body.as_object_mut()
             {
                 fields.insert("stream".to_owned(), true.into());
+                fields.entry("stream_options").or_insert_with(|| json!({ "include_usage": true }));
             }
             Ok((operation, body))
         }
-        _ => Err(ApiError::invalid(None, "a job is `intent` (with `model` and `atmo` if wanted), or `path` and `body`")),
+        _ => Err(ApiError::invalid(None, A_JOB_IS)),
     }
 }
 

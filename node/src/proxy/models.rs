@@ -6,14 +6,18 @@ use std::sync::Arc;
 use atmo_adapters::discover::{NODE_HEADER, NODE_OWNER};
 use atmo_capabilities::capability::Task;
 use atmo_capabilities::view::{Routable, Standing};
-use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::IntoResponse;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Api;
 use super::errors::ApiError;
+use super::guard::Visitor;
 use crate::execute::Executor;
+use crate::membership::date::rfc3339;
 
 /// One model, in OpenAI's shape with what the mesh knows beside it.
 #[derive(Debug, Serialize)]
@@ -33,13 +37,37 @@ pub struct List {
 }
 
 /// The header tells a node that looks for engines that this is another node.
-pub async fn list(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    ([(NODE_HEADER, api.executor.me.short())], Json(List { object: "list", data: offered(&api.executor) }))
+pub async fn list(State(api): State<Arc<Api>>, Extension(visitor): Extension<Visitor>, headers: HeaderMap) -> Response {
+    let data: Vec<Model> = offered(&api.executor).into_iter().filter(|model| visitor.may_use(&model.id)).collect();
+    let node = [(NODE_HEADER, api.executor.me.short())];
+    if is_anthropic(&headers) {
+        let (first, last) = (data.first().map(|model| model.id.clone()), data.last().map(|model| model.id.clone()));
+        let data: Vec<Value> = data.iter().map(Model::for_anthropic).collect();
+        return (node, Json(json!({ "data": data, "has_more": false, "first_id": first, "last_id": last }))).into_response();
+    }
+    (node, Json(List { object: "list", data })).into_response()
 }
 
-pub async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    let model = offered(&api.executor).into_iter().find(|model| model.id == id);
-    model.map(Json).ok_or_else(|| ApiError::unknown_model(format!("no model named {id:?} in the mesh")))
+pub async fn one(
+    State(api): State<Arc<Api>>,
+    Extension(visitor): Extension<Visitor>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let model = offered(&api.executor).into_iter().find(|model| model.id == id && visitor.may_use(&id));
+    let model = model.ok_or_else(|| ApiError::unknown_model(format!("no model named {id:?} in the mesh")))?;
+    Ok(if is_anthropic(&headers) { Json(model.for_anthropic()).into_response() } else { Json(model).into_response() })
+}
+
+/// Whether a client of Anthropic's API asks, which has the same path for its models.
+pub fn is_anthropic(headers: &HeaderMap) -> bool {
+    headers.contains_key("anthropic-version")
+}
+
+impl Model {
+    fn for_anthropic(&self) -> Value {
+        json!({ "type": "model", "id": self.id, "display_name": self.id, "created_at": rfc3339(0), "nodes": self.nodes })
+    }
 }
 
 /// Every model that a request could be answered by.

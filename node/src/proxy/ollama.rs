@@ -72,6 +72,10 @@ async fn generated(api: &Api, visitor: &Visitor, headers: &HeaderMap, body: Body
     let now = rfc3339(crate::driver::clock::wall_ms());
     // Loading and unloading are each engine's own business here: the request is answered as done.
     if let Some(load) = ollama::load_request(route, &body) {
+        let named = [Some(load.model.as_str()), load.model.strip_suffix(LATEST)];
+        if !named.into_iter().flatten().any(|name| models::is_offered(&api.executor, name)) {
+            return Err(ApiError::unknown_model(format!("model {:?} not found", load.model)));
+        }
         return Ok(Json(load.answer(&now)).into_response());
     }
     let asked = read(&body, &now, clock())?;
@@ -95,34 +99,45 @@ fn untagged(api: &Api, mut asked: Asked) -> Asked {
     asked
 }
 
-pub async fn tags(State(api): State<Arc<Api>>) -> Json<Value> {
-    Json(ollama::tags(&listed(&api)))
+/// Clients look for Ollama's own words.
+pub async fn running() -> &'static str {
+    "Ollama is running: Atmosphere answers for it"
 }
 
-pub async fn ps(State(api): State<Arc<Api>>) -> Json<Value> {
-    Json(ollama::ps(&listed(&api)))
+pub async fn tags(State(api): State<Arc<Api>>, Extension(visitor): Extension<Visitor>) -> Json<Value> {
+    Json(ollama::tags(&listed(&api, &visitor)))
+}
+
+pub async fn ps(State(api): State<Arc<Api>>, Extension(visitor): Extension<Visitor>) -> Json<Value> {
+    Json(ollama::ps(&listed(&api, &visitor)))
 }
 
 pub async fn version() -> Json<Value> {
     Json(ollama::version(VERSION))
 }
 
-pub async fn show(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Value>, ApiError> {
-    let body: Value = serde_json::from_slice(&api.body(body).await?).unwrap_or_default();
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(visitor): Extension<Visitor>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body = api.body(body).await?;
+    let body: Value = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(None, format!("no JSON: {error}")))?;
     let name = ["model", "name"].iter().find_map(|key| body.get(key)?.as_str());
     let name = name.ok_or_else(|| ApiError::invalid(Some("model"), "`model` is missing: the name of a model"))?;
-    let models = listed(&api);
+    let models = listed(&api, &visitor);
     let found = models.iter().find(|model| model.name == name || Some(model.name.as_str()) == name.strip_suffix(LATEST));
     found.map(|model| Json(ollama::show(model))).ok_or_else(|| ApiError::unknown_model(format!("model {name:?} not found")))
 }
 
 /// Every model of the mesh once, as Ollama describes its own.
-fn listed(api: &Api) -> Vec<Model> {
+fn listed(api: &Api, visitor: &Visitor) -> Vec<Model> {
     let view = api.executor.view.load();
     let mut listed: Vec<Model> = Vec::new();
     for (entry, condition) in view.entries().iter().zip(view.conditions()) {
         let is_model = matches!(entry.capability.task(), Task::Chat | Task::Embed);
         let known = listed.iter().any(|model| model.name == entry.capability.name);
+        let is_model = is_model && visitor.may_use(&entry.capability.name);
         if is_model && !known && condition.standing == Standing::Alive && models::within_reach(&api.executor, entry) {
             listed.push(described(entry));
         }
@@ -139,7 +154,8 @@ fn described(entry: &Routable) -> Model {
         quantization: facts.quantization.clone().unwrap_or_default(),
         context_length: facts.context_length.map(u64::from),
         dimensions: facts.dimensions.map(u64::from),
-        tools: facts.tools == Some(true),
+        // As routing has it: servers of OpenAI's API take tools without saying so.
+        tools: facts.tools.unwrap_or(!facts.demonstration),
         vision: facts.vision == Some(true),
         embeds: capability.task() == Task::Embed,
         can_chat: capability.can_chat(),

@@ -21,6 +21,7 @@ const fn route(method: &'static str, path: &'static str, about: &'static str, ha
 
 /// Open to whoever reaches the port.
 const HEALTH: &[Route] = &[
+    route("GET", "/", "Ollama: that it runs, which its clients ask first", || get(super::ollama::running)),
     route("GET", "/health", "the process answers", || get(super::health)),
     route("GET", "/ready", "200 once a request would find a model, else 503", || get(super::ready)),
 ];

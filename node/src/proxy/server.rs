@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -95,11 +95,14 @@ async fn accept_all(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (service, watcher, builder) = (TowerToHyperService::new(router.clone()), graceful.watcher(), builder.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            // Until the first bytes tell which HTTP it speaks, no other limit holds.
+            if tokio::time::timeout(HEADERS_WAIT, speaks(&stream)).await.is_err() {
+                return;
+            }
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(error, "a connection to the API ended");
             }
             drop(place);
@@ -107,6 +110,20 @@ async fn accept_all(
     }
     graceful.shutdown().await;
     Ok(())
+}
+
+/// Resolves once enough has come to tell HTTP/2's preface from a request line, or the connection ended.
+async fn speaks(stream: &TcpStream) {
+    const PREFACE: &[u8] = b"PRI";
+    let mut first = [0; PREFACE.len()];
+    while let Ok(1..) = stream.peek(&mut first).await {
+        let read = first.iter().take_while(|byte| **byte != 0).count();
+        if read == first.len() || !PREFACE.starts_with(&first[..read]) {
+            return;
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+        first = [0; PREFACE.len()];
+    }
 }
 
 fn builder() -> Builder<TokioExecutor> {
