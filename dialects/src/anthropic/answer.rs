@@ -205,7 +205,7 @@ impl Teller for Telling {
         out.extend_from_slice(answer.to_string().as_bytes());
     }
 
-    /// As an overload, which clients take as a reason to ask again.
+    /// As an error of the API, which it is for whoever asked.
     fn broken_off(&mut self, cause: &str, out: &mut Vec<u8>) {
         self.break_off("api_error", cause, out);
     }
