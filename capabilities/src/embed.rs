@@ -1,7 +1,7 @@
 //! Texts into vectors: the [`Embedder`] trait, the space its vectors lie in, and how they travel.
 //!
-//! The built-in model is all-MiniLM-L6-v2 (Apache-2.0) with int8 weights and f32 arithmetic: the same sentence gets the same vector in any
-//! batch and on any machine, which dynamic int8 would not give. Engines stand behind features; which thread runs them, and when the model
+//! The built-in model is all-MiniLM-L6-v2 (Apache-2.0), trained on for routing by `training/finetune.py`, with int8 weights and f32
+//! arithmetic: the same sentence gets the same vector in any batch and on any machine, which dynamic int8 would not give. Engines stand behind features; which thread runs them, and when the model
 //! is let go, is the node's affair. Vectors of different spaces are never compared.
 
 #[cfg(all(test, feature = "ort", feature = "rten"))]
@@ -22,8 +22,8 @@ pub mod wordpiece;
 pub use space::EmbeddingSpace;
 pub use vector::{UnitVector, VectorFault, quantise};
 
-/// Name of the built-in model's space.
-pub const MINILM_SPACE: &str = "minilm-l6-v2-w8";
+/// Name of the built-in model's space. Whenever the weights change it has to change, lest vectors of both be compared.
+pub const MINILM_SPACE: &str = "minilm-l6-routing-w8";
 /// Most tokens of a text that are embedded: of a longer one its beginning and its end, where people say what they want. The model was
 /// trained on 128; at this many a long prompt takes some 40 ms.
 pub const TOKENS_MAX: usize = 96;

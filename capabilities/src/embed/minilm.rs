@@ -1,9 +1,10 @@
-//! all-MiniLM-L6-v2 as every engine runs it: the same bytes, the same tokens and the same batches, so that their vectors can be compared.
+//! The built-in model, a descendant of all-MiniLM-L6-v2, as every engine runs it: the same bytes, the same tokens and the same batches, so
+//! that their vectors can be compared.
 
 use super::wordpiece::WordPiece;
 use super::{EmbedError, TOKENS_MAX};
 
-static MODEL: &[u8] = include_bytes!("../../assets/embedder/minilm-l6-v2-w8.onnx");
+static MODEL: &[u8] = include_bytes!("../../assets/embedder/minilm-l6-routing-w8.onnx");
 static VOCABULARY: &str = include_str!("../../assets/embedder/vocab.txt");
 /// Names of the model's inputs, each of shape (texts, tokens): token ids, attention mask, token types.
 pub(super) const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];

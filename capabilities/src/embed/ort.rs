@@ -1,4 +1,4 @@
-//! all-MiniLM-L6-v2 run by ONNX Runtime, where the machine has a library of it: a little faster than the built-in engine, and the same
+//! The built-in model run by ONNX Runtime, where the machine has a library of it: a little faster than the built-in engine, and the same
 //! vectors.
 //!
 //! Any library since 1.17 serves. A process opens one and keeps it: ONNX Runtime allows one environment per process, and closing a library

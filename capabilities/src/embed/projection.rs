@@ -1,11 +1,11 @@
 //! What is fitted to the built-in model's space beside the model: how a description is turned towards the requests it stands for, and
 //! which directions of a request are enough to compare it with others.
 //!
-//! A description says what a thing is, a request says what is wanted; between them a plain cosine finds the right one in a third of the
-//! cases. A matrix fitted on pairs of both (`training/fit.py`: softmax over all descriptions, from the identity, with decay towards it)
-//! lifts that by half. A second one turns the description with its name before it, and both add up to one vector. Descriptions are turned
-//! once, when a body is read; requests are compared as they are. Requests among themselves
-//! are compared in their 128 principal directions, which orders them as well as all 384.
+//! A description says what a thing is, a request says what is wanted. The model was trained to bring both together; a matrix fitted inside
+//! labelled sets (`training/fit.py`: softmax over what is offered, from half the identity, with decay towards it) turns the description, a
+//! second one the description with its name before it, and both add up to one vector. That finds the right one in 1.5 more of 100 cases
+//! than their plain mean, and lets fewer unserved requests through. Descriptions are turned once, when a body is read; requests are
+//! compared as they are. Requests among themselves are compared in their 128 principal directions, which orders them as well as all 384.
 
 use super::UnitVector;
 use super::vector::normalised;

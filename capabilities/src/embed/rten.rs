@@ -1,4 +1,4 @@
-//! The built-in engine: all-MiniLM-L6-v2 run by `rten`, in pure Rust, from bytes inside the binary.
+//! The built-in engine: the built-in model run by `rten`, in pure Rust, from bytes inside the binary.
 //!
 //! One thread per call; whoever wants more runs several calls at once. Loading takes about a tenth of a second and 100 MB, which dropping
 //! gives back; both are left to the caller.
@@ -81,21 +81,16 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| a * b).sum()
     }
 
-    /// The example on the model's card, with the similarities printed there and, second, what int8 weights make of them.
+    /// The example on the card of all-MiniLM-L6-v2, with our own values: the weights were trained on for routing, so that the similarities
+    /// printed there (0.6660, 0.1046, 0.1411) no longer hold. Another model, another tokenizer or another pooling would show here.
     #[test]
-    fn the_published_example_gives_the_published_similarities() {
+    fn three_sentences_lie_where_they_lay_when_the_model_was_made() {
         let embedder = RtenEmbedder::load().unwrap();
         let texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."];
         let vectors = embedder.embed(&texts).unwrap();
-        for (a, b, published, ours) in [(0, 1, 0.6660, 0.6685), (0, 2, 0.1046, 0.1048), (1, 2, 0.1411, 0.1396)] {
-            let similarity = cosine(&vectors[a], &vectors[b]);
-            assert!(
-                (similarity - published).abs() < 5e-3,
-                "{:?} and {:?}: {similarity}, published {published}",
-                texts[a],
-                texts[b]
-            );
-            assert!((similarity - ours).abs() < 1e-3, "{:?} and {:?}: {similarity}, before {ours}", texts[a], texts[b]);
+        let similarities = [(0, 1), (0, 2), (1, 2)].map(|(a, b)| cosine(&vectors[a], &vectors[b]));
+        for (similarity, before) in similarities.iter().zip([0.7538, 0.1883, 0.2601]) {
+            assert!((similarity - before).abs() < 1e-3, "{similarities:?}");
         }
     }
 

@@ -99,24 +99,22 @@ impl<'a> Grounds<'a> {
     }
 }
 
-/// Whether something fits, something is missing, or a general model has to do.
+/// Whether something fits, something is missing, or a general model has to do: it can try whatever words would do for, and nothing that is
+/// plainly about something else.
 fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
     if meaning.is_some_and(Meaning::is_sure) {
         return Reason::Matched;
     }
     let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
     let general = screened.view.roster().general().iter().any(|body| screened.bodies[*body as usize]);
+    let words_would_do = meaning.is_none_or(|meaning| meaning.beyond_words < Asking::of(&screened.intent.text).margin());
+    if general && words_would_do {
+        let text = missing.filter(|missing| missing.set.needs() == Needs::Text);
+        return Reason::FallbackGeneral { instead_of: text.map(|missing| missing.set.title()) };
+    }
     match missing {
-        Some(missing) if missing.set.needs() == Needs::Text && general => {
-            Reason::FallbackGeneral { instead_of: Some(missing.set.title()) }
-        }
-        // Where a general model could try, the request has to be plainly about something else.
-        Some(missing) if !general || missing.margin >= Asking::of(&screened.intent.text).margin() => match missing.set.needs() {
-            Needs::Text => Reason::Refused(Refusal::NothingFits),
-            Needs::Modality | Needs::Data | Needs::Device => Reason::Refused(missing_refusal(screened, missing.set)),
-        },
-        _ if !general => Reason::Refused(Refusal::NothingFits),
-        _ => Reason::FallbackGeneral { instead_of: None },
+        Some(missing) if missing.set.needs() != Needs::Text => Reason::Refused(missing_refusal(screened, missing.set)),
+        _ => Reason::Refused(Refusal::NothingFits),
     }
 }
 

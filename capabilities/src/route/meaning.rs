@@ -12,9 +12,9 @@ use crate::score::{self, Calibration};
 use crate::view::{Roster, RoutingView};
 
 /// By how much more similar a request must be to a missing kind where a broader one is offered.
-const COVERED: f32 = 0.05;
+const COVERED: f32 = 0.1;
 /// How much more where words alone would do: what is offered is likely to know something of it.
-const WORDS: f32 = 0.2;
+const WORDS: f32 = 0.25;
 
 /// The meaning of one intent among the bodies that may answer it.
 pub(super) struct Meaning {
@@ -24,6 +24,9 @@ pub(super) struct Meaning {
     pub probabilities: Vec<f32>,
     /// The best-fitting kind that nobody eligible offers.
     pub missing: Option<Missing>,
+    /// By how much more similar the request is to something beyond words, offered or not, than to any kind of text work; minus infinity where
+    /// it is like nothing beyond words.
+    pub beyond_words: f32,
 }
 
 /// A kind of thing that nobody eligible offers.
@@ -32,8 +35,6 @@ pub(super) struct Missing {
     pub set: SetId,
     /// That it is what was asked for; odds until the softmax.
     pub probability: f32,
-    /// How much more similar the request is to it than to any kind of text work, offered or not.
-    pub margin: f32,
 }
 
 /// A request, ready to be compared with the bodies of a roster.
@@ -67,7 +68,8 @@ impl Meaning {
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(similarity).collect();
         // A loop of its own: it is vectorised.
         odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(*odds));
-        Some(Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration)))
+        let beyond_words = kinds.beyond_words(&space.calibration);
+        Some(Self { beyond_words, ..Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration)) })
     }
 
     /// Whether something is likely enough to be what was asked for.
@@ -85,7 +87,7 @@ impl Meaning {
             probabilities[*body as usize] = odds / rivals;
         }
         let missing = missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing });
-        Self { weighed, probabilities, missing }
+        Self { weighed, probabilities, missing, beyond_words: 0.0 }
     }
 }
 
@@ -121,6 +123,11 @@ fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<
         *weight *= score::weigh(calibration.words * overlap);
     }
     weights
+}
+
+/// How likely it is, against "none", that a kind of this similarity is what was asked for.
+fn kind_odds(similarity: f32, calibration: &Calibration) -> f32 {
+    calibration.odds(calibration.missing * similarity - calibration.missing_lacks)
 }
 
 /// What the exemplars of every kind say of the query.
@@ -161,12 +168,16 @@ impl Kinds {
         let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
         let handicapped = unserved.map(|set| (set, self.similarity(set, calibration.abouts) - self.handicap(set)));
         let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        let text = SetId::all()
-            .filter(|set| set.needs() == Needs::Text)
-            .map(|set| self.similarity(set, calibration.abouts))
-            .fold(-1.0, f32::max);
-        let probability = calibration.odds(calibration.missing * similarity - calibration.missing_lacks);
-        Some(Missing { set, probability, margin: self.similarity(set, calibration.abouts) - text })
+        Some(Missing { set, probability: kind_odds(similarity, calibration) })
+    }
+
+    fn beyond_words(&self, calibration: &Calibration) -> f32 {
+        let nearest = |text: bool| {
+            let sets = SetId::all().filter(|set| (set.needs() == Needs::Text) == text);
+            sets.map(|set| self.similarity(set, calibration.abouts)).fold(f32::NEG_INFINITY, f32::max)
+        };
+        let beyond = nearest(false);
+        if kind_odds(beyond, calibration) < 1.0 { f32::NEG_INFINITY } else { beyond - nearest(true) }
     }
 
     fn handicap(&self, set: SetId) -> f32 {

@@ -290,7 +290,7 @@ fn the_demonstration_model_alone_answers_words_and_nothing_else() {
         assert!(asked(text).chosen().is_some(), "{text:?}: {}", asked(text).reason);
     }
     for (text, needs) in [
-        ("turn on the living room lights", "home devices"),
+        ("turn on the living room lights", "lights and blinds"),
         ("transcribe the recording of yesterday's meeting", "speech recognition"),
         ("draw me a picture of a cat on the moon", "image generation"),
         ("what is the temperature in the cellar right now?", "sensor readings"),
