@@ -79,7 +79,7 @@ impl Observer {
     pub fn is_complete(&self) -> bool {
         match &self.form {
             Form::Events(_) => self.done || self.finish_reason.is_some(),
-            Form::Json(_) => true,
+            Form::Json(tail) => !tail.is_empty(),
         }
     }
 

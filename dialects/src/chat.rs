@@ -227,6 +227,16 @@ fn fault_in(chunk: &Value) -> Option<String> {
     Some(message.as_str().map_or_else(|| message.to_string(), str::to_owned))
 }
 
+/// What a backend says that refuses a request, in whatever shape.
+pub fn refusal(body: &[u8]) -> String {
+    const CHARS_MAX: usize = 2000;
+    let told: Value = serde_json::from_slice(body).unwrap_or_default();
+    let at = ["/error/message", "/error", "/message", "/detail"].iter().find_map(|at| told.pointer(at)?.as_str());
+    let text = at.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
+    let text: String = text.trim().chars().filter(|c| !c.is_control()).take(CHARS_MAX).collect();
+    if text.is_empty() { "the backend refused the request without saying why".to_owned() } else { text }
+}
+
 /// OpenAI's shape of an error: `{"error": {"message", "type", "param", "code"}}`.
 pub fn fault(fault: &Fault<'_>) -> Value {
     json!({ "error": { "message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code } })

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use atmo_dialects::chat::refusal;
 use atmo_dialects::sse::{SseParser, write_event};
 use atmo_dialects::{Event, Reader};
 use bytes::Bytes;
@@ -149,9 +150,10 @@ impl Jobs {
         Self { executor, tasks, runtime: Handle::current(), known: Arc::default() }
     }
 
-    /// Begins a job; it runs whether anybody reads it or not. `explain` says in OpenAI's shape why nobody answered.
-    pub fn start(&self, ask: Ask, explain: Explain) -> Result<Arc<Job>, TooManyJobs> {
-        let job = Arc::new(Job::new(ask.caller.clone()));
+    /// Begins a job; it runs whether anybody reads it or not. `explain` says in OpenAI's shape why nobody answered;
+    /// `lease` ends it as well as [`Job::cancel`] does.
+    pub fn start(&self, ask: Ask, explain: Explain, lease: &CancellationToken) -> Result<Arc<Job>, TooManyJobs> {
+        let job = Arc::new(Job::new(ask.caller.clone(), lease.child_token()));
         {
             let mut known = self.lock();
             known.retain(|job| !job.is_stale());
@@ -186,13 +188,13 @@ impl Jobs {
 }
 
 impl Job {
-    fn new(caller: Caller) -> Self {
+    fn new(caller: Caller, cancel: CancellationToken) -> Self {
         let told = Told { state: JobState::Queued, events: Vec::new(), bytes: 0, ended: None };
         let job = Self {
             id: format!("job_{}", hex::encode(crate::chance::random_bytes::<12>())),
             caller,
             created_s: crate::driver::clock::wall_ms() / 1000,
-            cancel: CancellationToken::new(),
+            cancel,
             told: Mutex::new(told),
             news: watch::Sender::new(()),
         };
@@ -283,14 +285,14 @@ impl Job {
         }
         let refused = answer.status >= 400;
         answer.finish();
-        if whole.is_empty() {
-            return Ok(());
+        if refused {
+            return Err(message(&refusal(&whole)));
         }
-        let told: Value = serde_json::from_slice(&whole).map_err(|_| message("the backend's answer is not JSON"))?;
-        match told.get("error") {
-            Some(error) if refused => Err(error.clone()),
-            _ => Ok(self.add(&told)),
+        if !whole.is_empty() {
+            let told: Value = serde_json::from_slice(&whole).map_err(|_| message("the backend's answer is not JSON"))?;
+            self.add(&told);
         }
+        Ok(())
     }
 
     fn enter(&self, state: JobState, more: Value) {

@@ -15,7 +15,7 @@ use atmo_protocol::Slug;
 use atmo_protocol::record::Load;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Fuse};
 use tokio::sync::Notify;
 
 use crate::caller::Caller;
@@ -98,7 +98,8 @@ pub struct Execution {
     pub content_type: String,
     pub load: Load,
     served: Arc<Served>,
-    chunks: BoxStream<'static, Result<Bytes, BackendError>>,
+    first: Option<Bytes>,
+    chunks: Fuse<BoxStream<'static, Result<Bytes, BackendError>>>,
     observer: Observer,
     ended: bool,
     occupied: Occupied,
@@ -176,7 +177,7 @@ impl Provider {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for a slot, then for the backend's first word. Cancelled by dropping the future.
+    /// Waits for a slot, then for the first byte of the answer. Cancelled by dropping the future.
     pub async fn execute(&self, call: Call, caller: &Caller) -> Result<Execution, Rejection> {
         let outcome = self.try_execute(call, caller).await;
         let label = match &outcome {
@@ -215,16 +216,20 @@ impl Served {
         }
         let reply = reply.map_err(|error| self.rejection(&error))?;
         let load = self.gauge.load();
-        Ok(Execution {
+        let mut execution = Execution {
             status: reply.status,
             observer: Observer::new(&reply.content_type),
             content_type: reply.content_type,
-            chunks: reply.chunks,
+            first: None,
+            chunks: reply.chunks.fuse(),
             served: Arc::clone(self),
             ended: false,
             load,
             occupied,
-        })
+        };
+        // What fails before the first byte has not begun: somebody else may be asked.
+        execution.first = execution.next().await.transpose().map_err(|error| self.rejection(&error))?;
+        Ok(execution)
     }
 
     /// A connection that ends in the middle of a stream looks like the end of the stream.
@@ -315,9 +320,13 @@ impl Drop for Occupied {
 impl Execution {
     /// The next bytes of the answer, as the engine sent them; `None` at its end.
     pub async fn next(&mut self) -> Option<Result<Bytes, BackendError>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
         let piece = match self.chunks.next().await {
             Some(piece) => piece,
-            None if self.ended || self.observer.is_complete() => return None,
+            // A refusal may come without a word.
+            None if self.ended || self.status >= 400 || self.observer.is_complete() => return None,
             None => Err(self.served.cut_short()),
         };
         match &piece {

@@ -426,10 +426,7 @@ fn nothing_is_told_behind_an_error() {
     teller.broken_off("gone", &mut out);
     assert_eq!(
         String::from_utf8_lossy(&out),
-        format!(
-            "event: error\ndata: {}\n\n",
-            json!({ "type": "error", "error": { "type": "api_error", "message": "gone" } })
-        )
+        format!("event: error\ndata: {}\n\n", json!({ "type": "error", "error": { "type": "api_error", "message": "gone" } }))
     );
     let mut teller = messages(&request(true), "7f").unwrap().teller;
     out.clear();

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use atmo_adapters::Operation;
 use atmo_capabilities::intent::{ConstraintError, Constraints, ModelChoice};
+use atmo_dialects::sse::EVENT_BYTES_MAX;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -123,16 +124,72 @@ fn printable(text: &str) -> HeaderValue {
 /// The answer's pieces. One that breaks off ends with an error event if it is a stream of events, else with a broken connection, so that
 /// no client takes half an answer for a whole one. The client hanging up drops the answer, and with it the work.
 fn pieces(answer: Answer, is_stream: bool) -> impl stream::Stream<Item = Result<Bytes, std::io::Error>> {
-    stream::unfold(Some(answer), move |answer| async move {
-        let mut answer = answer?;
-        match answer.next().await {
-            Some(Ok(bytes)) => Some((Ok(bytes), Some(answer))),
-            Some(Err(error)) if is_stream => Some((Ok(broken_off_event(&error.to_string()).into()), None)),
-            Some(Err(error)) => Some((Err(std::io::Error::other(error)), None)),
-            None => {
-                answer.finish();
-                None
+    stream::unfold(Some((answer, WholeEvents::default())), move |going| async move {
+        let (mut answer, mut events) = going?;
+        loop {
+            match answer.next().await {
+                Some(Ok(bytes)) if is_stream => match events.take(bytes) {
+                    whole if whole.is_empty() => {}
+                    whole => return Some((Ok(whole), Some((answer, events)))),
+                },
+                Some(Ok(bytes)) => return Some((Ok(bytes), Some((answer, events)))),
+                Some(Err(error)) if is_stream => return Some((Ok(broken_off_event(&error.to_string()).into()), None)),
+                Some(Err(error)) => return Some((Err(std::io::Error::other(error)), None)),
+                None => {
+                    answer.finish();
+                    let rest = events.rest();
+                    return (!rest.is_empty()).then_some((Ok(rest), None));
+                }
             }
         }
     })
+}
+
+/// Keeps back the beginning of an event until the rest of it is here: behind half an event nobody could be told that the stream broke off.
+/// Engines send whole events, which pass as they are.
+#[derive(Default)]
+struct WholeEvents {
+    begun: Vec<u8>,
+}
+
+impl WholeEvents {
+    /// `bytes` up to the end of their last event, with what was kept back before them.
+    fn take(&mut self, bytes: Bytes) -> Bytes {
+        if self.begun.is_empty() && ends_event(&bytes) {
+            return bytes;
+        }
+        self.begun.extend_from_slice(&bytes);
+        let end = match (1..=self.begun.len()).rev().find(|end| ends_event(&self.begun[..*end])) {
+            Some(end) => end,
+            // No event is so long: this is something else, which passes as well.
+            None if self.begun.len() > EVENT_BYTES_MAX => self.begun.len(),
+            None => return Bytes::new(),
+        };
+        let rest = self.begun.split_off(end);
+        std::mem::replace(&mut self.begun, rest).into()
+    }
+
+    fn rest(self) -> Bytes {
+        self.begun.into()
+    }
+}
+
+/// Whether these bytes end with an empty line.
+fn ends_event(bytes: &[u8]) -> bool {
+    [b"\n\n".as_slice(), b"\r\r", b"\r\n\r\n", b"\n\r\n"].iter().any(|end| bytes.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_pass_whole() {
+        let mut events = WholeEvents::default();
+        assert_eq!(events.take("data: a\n\n".into()), "data: a\n\n");
+        assert_eq!(events.take("data: b\n\ndat".into()), "data: b\n\n");
+        assert_eq!(events.take("a: c\r\n".into()), "");
+        assert_eq!(events.take("\r\ndata: [DONE]".into()), "data: c\r\n\r\n");
+        assert_eq!(events.rest(), "data: [DONE]");
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atmo_capabilities::intent::ModelChoice;
 use atmo_capabilities::route::Refusal;
-use atmo_dialects::{Dialect, Fault, RequestError};
+use atmo_dialects::{Dialect, Fault, RequestError, chat};
 use axum::Json;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -112,9 +112,8 @@ impl ApiError {
     /// What a backend itself refused, from its answer in OpenAI's shape.
     pub fn of_backend(status: StatusCode, body: &[u8]) -> Self {
         let told: Value = serde_json::from_slice(body).unwrap_or_default();
-        let message = ["/error/message", "/error", "/message", "/detail"].iter().find_map(|at| told.pointer(at)?.as_str());
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        let error = Self::new(status, kind, message.unwrap_or("the backend refused the request without saying why"));
+        let error = Self::new(status, kind, chat::refusal(body));
         Self { backend: told.pointer("/error/message").is_some().then_some(told), ..error }
     }
 

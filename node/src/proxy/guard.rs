@@ -21,7 +21,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::errors::ApiError;
 use crate::caller::Caller;
@@ -57,6 +57,11 @@ impl Visitor {
         self.key.as_ref().is_none_or(|key| key.allows(model))
     }
 
+    /// Ends the visitor's work when its key is revoked.
+    pub fn lease(&self) -> CancellationToken {
+        self.key.as_ref().map(|key| key.revoked()).unwrap_or_default()
+    }
+
     /// The only models allowed, where not all are.
     pub fn models(&self) -> &[String] {
         self.key.as_ref().map_or(&[], |key| &key.stored.limits.models)
@@ -70,10 +75,17 @@ pub async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: 
         Err(error) => return error.into_response(),
     };
     let Ok(place) = Arc::clone(&guard.places).try_acquire_owned() else { return ApiError::too_many().into_response() };
-    let revoked = key.as_ref().map(|key| Box::pin(key.revoked().cancelled_owned()));
+    let mut revoked = key.as_ref().map(|key| Box::pin(key.revoked().cancelled_owned()));
     let caller = key.as_ref().map_or(Caller::Owner, |key| Caller::Key(key.stored.id.clone()));
     request.extensions_mut().insert(Visitor { caller, key });
-    next.run(request).await.map(|body| Body::new(Holding { body, revoked, _places: (place, place_of_key) }))
+    let response = match &mut revoked {
+        None => next.run(request).await,
+        Some(revoked) => tokio::select! {
+            response = next.run(request) => response,
+            () = revoked.as_mut() => return ApiError::wrong_key().into_response(),
+        },
+    };
+    response.map(|body| Body::new(Holding { body, revoked, _places: (place, place_of_key) }))
 }
 
 /// Tells browsers which pages may use the API, and answers their question before a request.
@@ -165,6 +177,9 @@ fn check_names(host: Option<&str>, origin: Option<&str>, keys_only: bool) -> Res
 
 fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
+    if host.contains('@') {
+        return false;
+    }
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

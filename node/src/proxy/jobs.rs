@@ -50,7 +50,7 @@ pub async fn create(
     let ask = read(&api, &visitor, operation, &headers, request.to_string().into())?;
     let model = ask.model.clone();
     let explain = Box::new(move |error: &ExecuteError| ApiError::unanswered(&model, error).told());
-    let job = api.jobs.start(ask, explain).map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
+    let job = api.jobs.start(ask, explain, &visitor.lease()).map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)).expect("an id is printable");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(job.summary())).into_response())
 }

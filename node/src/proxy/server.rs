@@ -31,6 +31,8 @@ const STREAMS_MAX: u32 = 256;
 /// After a failed `accept` (no file descriptors left), the next attempt waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A preface that came in part is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// Threads beyond this many serve nobody better: an engine is the bottleneck long before.
 const THREADS_MAX: usize = 4;
 
@@ -112,17 +114,15 @@ async fn accept_all(
     Ok(())
 }
 
-/// Resolves once enough has come to tell HTTP/2's preface from a request line, or the connection ended.
+/// Resolves once enough has come to tell HTTP/2's preface (RFC 9113, section 3.4) from a request line, or the connection ended.
 async fn speaks(stream: &TcpStream) {
-    const PREFACE: &[u8] = b"PRI";
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut first = [0; PREFACE.len()];
-    while let Ok(1..) = stream.peek(&mut first).await {
-        let read = first.iter().take_while(|byte| **byte != 0).count();
-        if read == first.len() || !PREFACE.starts_with(&first[..read]) {
+    while let Ok(read @ 1..) = stream.peek(&mut first).await {
+        if read == PREFACE.len() || !PREFACE.starts_with(&first[..read]) {
             return;
         }
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-        first = [0; PREFACE.len()];
+        tokio::time::sleep(PREFACE_PAUSE).await;
     }
 }
 
