@@ -3,21 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::support::node::{client, question};
-use crate::support::{MockOpenAi, Node, Setup, mesh};
-
-/// A node that offers a stand-in's models, and one that offers nothing, in one mesh.
-async fn provider_and_visitor(engine: &MockOpenAi, model: &str) -> (Node, Node) {
-    let provider = Setup::new("provider").config(&engine.config()).start().await;
-    let visitor = Setup::new("visitor").start().await;
-    mesh::form(&provider, &[&visitor]).await;
-    mesh::offers(&visitor, model).await;
-    (provider, visitor)
-}
+use crate::support::{MockOpenAi, Setup, events, mesh};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_model_streams_from_the_other_node_and_says_where_it_ran() {
     let engine = MockOpenAi::start("engine", &["far-model"]).await;
-    let (provider, visitor) = provider_and_visitor(&engine, "far-model").await;
+    let (provider, visitor) = mesh::provider_and_visitor(&engine, "far-model").await;
     let answer = visitor.chat("far-model", true).await;
     assert_eq!(answer.status(), 200);
     assert!(answer.headers()["content-type"].to_str().expect("text").starts_with("text/event-stream"));
@@ -29,33 +20,51 @@ async fn a_named_model_streams_from_the_other_node_and_says_where_it_ran() {
 
     let text = answer.text().await.expect("the stream ends properly");
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
-    assert_eq!(said(&text), engine.answer());
+    assert_eq!(events::said(&text), engine.answer());
 }
 
-/// The words in a stream of chat chunks.
-fn said(events: &str) -> String {
-    let chunks = events.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
-    let content = |chunk: &str| -> Option<String> {
-        let chunk: Value = serde_json::from_str(chunk).expect("an event is JSON");
-        Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())
-    };
-    chunks.filter_map(content).collect()
-}
-
+/// The owner may say to a backend whatever it understands.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_that_the_node_does_not_know_pass_through_both_ways() {
-    let engine = MockOpenAi::start("engine", &["far-model"]).await;
-    let (_provider, visitor) = provider_and_visitor(&engine, "far-model").await;
-    let mut request = question("far-model", false);
-    request["x_of_this_client"] = json!({"deep": [1, 2.5, "three", null]});
-    request["logit_bias"] = json!({"42": -100});
-    let answer: Value = visitor.post("/v1/chat/completions", &request).await.json().await.expect("an answer is JSON");
+    let engine = MockOpenAi::start("engine", &["near-model"]).await;
+    let node = Setup::new("node").config(&engine.config()).start().await;
+    mesh::offers(&node, "near-model").await;
+    let request = with_unknown_fields("near-model");
+    let answer: Value = node.post("/v1/chat/completions", &request).await.json().await.expect("an answer is JSON");
     assert_eq!(answer["x_of_this_engine"], request["x_of_this_client"]);
     assert_eq!(answer["choices"][0]["message"]["content"], engine.answer());
     let received = engine.requests().remove(0);
-    for field in ["x_of_this_client", "logit_bias", "messages", "model"] {
+    assert_eq!(received, request, "the atmo object alone is for the node");
+}
+
+/// What another node asks may break an engine that knows more than OpenAI's API: it is told what is known to be harmless.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_another_node_known_fields_pass_and_answers_are_untouched() {
+    let engine = MockOpenAi::start("engine", &["far-model"]).await;
+    let (_provider, visitor) = mesh::provider_and_visitor(&engine, "far-model").await;
+    let request = with_unknown_fields("far-model");
+    let answer: Value = visitor.post("/v1/chat/completions", &request).await.json().await.expect("an answer is JSON");
+    assert!(answer.get("x_of_this_engine").is_some(), "what the node does not know of an answer passes: {answer}");
+    assert_eq!(answer["choices"][0]["message"]["content"], engine.answer());
+    let received = engine.requests().remove(0);
+    for field in ["logit_bias", "messages", "model", "seed", "response_format"] {
         assert_eq!(received[field], request[field], "{field}");
     }
+    for field in ["x_of_this_client", "n_discard", "id_slot", "grammar"] {
+        assert!(received.get(field).is_none(), "{field}: {received}");
+    }
+}
+
+fn with_unknown_fields(model: &str) -> Value {
+    let mut request = question(model, false);
+    request["x_of_this_client"] = json!({"deep": [1, 2.5, "three", null]});
+    request["logit_bias"] = json!({"42": -100});
+    request["seed"] = json!(7);
+    request["response_format"] = json!({"type": "json_object"});
+    request["n_discard"] = json!(-1);
+    request["id_slot"] = json!(3);
+    request["grammar"] = json!("root ::= \"a\"");
+    request
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,6 +79,9 @@ async fn a_headless_node_serves_others_and_has_no_endpoint() {
         assert_eq!(health.status(), 200);
         let metrics = client().get(headless.url("/metrics")).send().await.expect("the address answers");
         let text = metrics.text().await.expect("metrics are text");
-        assert!(text.contains("atmo_served_total{outcome=\"accepted\"} 1"), "the other's request is counted: {text}");
+        assert!(
+            text.contains("atmo_served_total{caller=\"member\",outcome=\"accepted\"} 1"),
+            "the other's request is counted: {text}"
+        );
     }
 }

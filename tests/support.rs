@@ -5,13 +5,16 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub mod chaos;
 pub mod command;
+pub mod events;
 pub mod mesh;
 pub mod node;
 pub mod ollama;
 pub mod openai;
 pub mod processes;
 
+pub use chaos::{Chaos, Step};
 pub use node::{Node, Setup};
 pub use ollama::MockOllama;
 pub use openai::{Manner, MockOpenAi};

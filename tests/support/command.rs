@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 /// No single command may take longer; `join` gives up by itself after 15 s.
@@ -82,6 +83,23 @@ pub fn atmo(home: &Path) -> Command {
 pub async fn finish(command: &mut Command) -> Finished {
     let started = Instant::now();
     let output = super::in_time(COMMAND_TIME_MAX, &format!("{command:?}"), command.output()).await.expect("the binary is there");
+    finished(output, started)
+}
+
+/// Runs a prepared command that reads `told` from its standard input.
+pub async fn finish_told(command: &mut Command, told: &str) -> Finished {
+    let started = Instant::now();
+    let what = format!("{command:?}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary is there");
+    let mut input = child.stdin.take().expect("stdin is piped");
+    input.write_all(told.as_bytes()).await.expect("the command reads");
+    drop(input);
+    let output = super::in_time(COMMAND_TIME_MAX, &what, child.wait_with_output()).await;
+    finished(output.expect("a child of this process can be waited for"), started)
+}
+
+fn finished(output: Output, started: Instant) -> Finished {
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

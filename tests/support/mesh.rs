@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Node, PATIENCE, eventually, until};
+use super::{MockOpenAi, Node, PATIENCE, Setup, eventually, until};
 
 /// Gets a join code that `uses` machines may use.
 pub async fn invite(node: &Node, uses: usize) -> String {
@@ -22,6 +22,15 @@ pub async fn form(founder: &Node, others: &[&Node]) {
     for node in &everybody {
         knows(node, &everybody).await;
     }
+}
+
+/// A node that offers a stand-in's models, and one that offers nothing, in one mesh.
+pub async fn provider_and_visitor(engine: &MockOpenAi, model: &str) -> (Node, Node) {
+    let provider = Setup::new("provider").config(&engine.config()).start().await;
+    let visitor = Setup::new("visitor").start().await;
+    form(&provider, &[&visitor]).await;
+    offers(&visitor, model).await;
+    (provider, visitor)
 }
 
 /// Waits until `node` lists exactly `members` as reachable.

@@ -95,6 +95,20 @@ impl Setup {
         command::finish(&mut command).await
     }
 
+    /// The same with something to read on its standard input.
+    pub async fn atmo_told(&self, arguments: &[&str], told: &str) -> Finished {
+        let mut command = self.command();
+        command.args(arguments);
+        command::finish_told(&mut command, told).await
+    }
+
+    /// Makes a key of the API, and hands back its text.
+    pub async fn key(&self, name: &str, limits: &[&str]) -> String {
+        let arguments: Vec<&str> = ["key", "create", name, "--json"].iter().chain(limits).copied().collect();
+        let made = self.atmo(&arguments).await.json();
+        made["key"].as_str().expect("a key is text").to_owned()
+    }
+
     /// Runs `atmo up` where it is expected to end by itself.
     pub async fn up_and_down_again(&self) -> Finished {
         command::finish(&mut self.up()).await
@@ -238,6 +252,18 @@ impl Node {
 
     pub async fn atmo(&self, arguments: &[&str]) -> Finished {
         self.setup.atmo(arguments).await
+    }
+
+    /// Makes a key of the API, and hands back its text.
+    pub async fn key(&self, name: &str, limits: &[&str]) -> String {
+        self.setup.key(name, limits).await
+    }
+
+    /// What a series of `/metrics` stands at; nothing counted yet is 0.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").await.text().await.expect("metrics are text");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_default()
     }
 
     /// Runs a command with `--json` and hands back what it printed. Fails the test when the command fails.

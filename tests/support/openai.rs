@@ -16,7 +16,12 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+
+mod tasks;
+
+pub use tasks::Upload;
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -29,6 +34,10 @@ pub enum Manner {
     Failing,
     /// Lists its models, then never answers.
     Silent,
+    /// Answers properly, each request once it is let go.
+    Held,
+    /// Calls the first tool that it is offered, in pieces where it streams.
+    Calling,
     /// Ends the connection after so many pieces of a stream.
     Cutting { after: usize },
     /// Ends the stream as if it were over, after so many pieces of it.
@@ -42,6 +51,11 @@ struct Inner {
     answer: Mutex<Vec<String>>,
     pause: Mutex<Duration>,
     requests: Mutex<Vec<Value>>,
+    uploads: Mutex<Vec<Upload>>,
+    /// What it says that it can do at once, where it says so.
+    slots: Option<u16>,
+    /// One place for each held request that may go.
+    let_go: Semaphore,
     active: AtomicUsize,
     abandoned: AtomicUsize,
 }
@@ -55,6 +69,15 @@ pub struct MockOpenAi {
 
 impl MockOpenAi {
     pub async fn start(name: &str, models: &[&str]) -> Self {
+        Self::start_with(name, models, None).await
+    }
+
+    /// One that says how many requests it takes at once.
+    pub async fn with_slots(name: &str, models: &[&str], slots: u16) -> Self {
+        Self::start_with(name, models, Some(slots)).await
+    }
+
+    async fn start_with(name: &str, models: &[&str], slots: Option<u16>) -> Self {
         let inner = Arc::new(Inner {
             name: name.to_owned(),
             models: models.iter().map(|model| (*model).to_owned()).collect(),
@@ -62,12 +85,19 @@ impl MockOpenAi {
             answer: Mutex::new(format!("this is {name} speaking").split_inclusive(' ').map(str::to_owned).collect()),
             pause: Mutex::new(Duration::ZERO),
             requests: Mutex::default(),
+            uploads: Mutex::default(),
+            slots,
+            let_go: Semaphore::new(0),
             active: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
         });
         let router = Router::new()
             .route("/v1/models", get(models_route))
             .route("/v1/chat/completions", post(chat_route))
+            .route("/v1/embeddings", post(tasks::embed))
+            .route("/v1/rerank", post(tasks::rerank))
+            .route("/v1/audio/transcriptions", post(tasks::transcribe))
+            .route("/props", get(tasks::properties))
             .fallback(fallback_route)
             .with_state(Arc::clone(&inner));
         let (address, server) = serve(router).await;
@@ -102,6 +132,22 @@ impl MockOpenAi {
     /// The bodies of the requests so far.
     pub fn requests(&self) -> Vec<Value> {
         self.inner.requests.lock().expect("no holder panics").clone()
+    }
+
+    /// The forms that were uploaded so far.
+    pub fn uploads(&self) -> Vec<Upload> {
+        self.inner.uploads.lock().expect("no holder panics").clone()
+    }
+
+    /// What users said last in the requests so far, in the order of their arrival.
+    pub fn questions(&self) -> Vec<String> {
+        let last = |request: &Value| Some(request["messages"].as_array()?.last()?["content"].as_str()?.to_owned());
+        self.requests().iter().filter_map(last).collect()
+    }
+
+    /// Lets so many held requests be answered.
+    pub fn lets_go(&self, requests: usize) {
+        self.inner.let_go.add_permits(requests);
     }
 
     /// Requests that are being answered now.
@@ -187,24 +233,33 @@ async fn chat_route(State(inner): State<Arc<Inner>>, body: Bytes) -> Response {
     let mut request = Request::begin(&inner, body.clone());
     let manner = *inner.manner.lock().expect("no holder panics");
     request.complete = matches!(manner, Manner::Html | Manner::Failing);
+    if manner == Manner::Held {
+        inner.let_go.acquire().await.expect("it is never closed").forget();
+    }
     match manner {
         Manner::Html => html(),
         Manner::Failing => {
             (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({"error": {"message": "out of memory"}}))).into_response()
         }
         Manner::Silent => std::future::pending().await,
-        Manner::Proper if body["stream"] != true => whole(request, &body).await,
-        Manner::Proper | Manner::Cutting { .. } | Manner::Stopping { .. } => streamed(request, &body, manner),
+        Manner::Proper | Manner::Held | Manner::Calling if body["stream"] != true => whole(request, &body, manner).await,
+        Manner::Proper | Manner::Held | Manner::Calling | Manner::Cutting { .. } | Manner::Stopping { .. } => {
+            streamed(request, &body, manner)
+        }
     }
 }
 
-async fn whole(mut request: Request, body: &Value) -> Response {
+async fn whole(mut request: Request, body: &Value, manner: Manner) -> Response {
     let (pieces, pause) = request.inner.script();
     tokio::time::sleep(pause * u32::try_from(pieces.len()).expect("an answer is short")).await;
     request.complete = true;
+    let (message, finish) = match manner {
+        Manner::Calling => (json!({"role": "assistant", "content": null, "tool_calls": [tasks::call(body)]}), "tool_calls"),
+        _ => (json!({"role": "assistant", "content": pieces.concat()}), "stop"),
+    };
     axum::Json(json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": pieces.concat()}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": 7, "completion_tokens": pieces.len(), "total_tokens": 7 + pieces.len()},
         "x_of_this_engine": body["x_of_this_client"],
     }))
@@ -212,7 +267,7 @@ async fn whole(mut request: Request, body: &Value) -> Response {
 }
 
 fn streamed(request: Request, body: &Value, manner: Manner) -> Response {
-    let events = events(&request.inner.script().0, body);
+    let events = events(&request.inner.script().0, body, manner);
     let events = match manner {
         Manner::Cutting { after } => cut(events, after),
         Manner::Stopping { after } => events.into_iter().take(after).map(Ok).collect(),
@@ -238,15 +293,18 @@ fn cut(events: Vec<String>, after: usize) -> Vec<Result<String, std::io::Error>>
     events.into_iter().take(after).map(Ok).chain([Err(std::io::Error::other("the engine fell over"))]).collect()
 }
 
-fn events(pieces: &[String], body: &Value) -> Vec<String> {
+fn events(pieces: &[String], body: &Value, manner: Manner) -> Vec<String> {
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
         json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"], "choices": [choice],
             "x_of_this_engine": body["x_of_this_client"]})
     };
-    let mut chunks: Vec<Value> =
-        pieces.iter().map(|piece| chunk(json!({"role": "assistant", "content": piece}), Value::Null)).collect();
-    chunks.push(chunk(json!({}), json!("stop")));
+    let (deltas, finish) = match manner {
+        Manner::Calling => (tasks::call_in_pieces(body), "tool_calls"),
+        _ => (pieces.iter().map(|piece| json!({"role": "assistant", "content": piece})).collect(), "stop"),
+    };
+    let mut chunks: Vec<Value> = deltas.into_iter().map(|delta| chunk(delta, Value::Null)).collect();
+    chunks.push(chunk(json!({}), json!(finish)));
     if body["stream_options"]["include_usage"] == true {
         chunks.push(
             json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"], "choices": [],

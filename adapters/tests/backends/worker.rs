@@ -161,7 +161,9 @@ async fn what_cannot_be_done_is_refused_by_name() {
     let error = refused(&engine, asking("hi", json!({"tools": [{"type": "function"}]}))).await;
     assert_eq!((&error["param"], &error["type"]), (&json!("tools"), &json!("invalid_request_error")));
     let embed = Call { operation: Operation::Embed, body: r#"{"input":"x"}"#.into(), ..chat(TINY, json!({})) };
-    assert!(refused(&engine, embed).await["message"].as_str().is_some_and(|message| message.contains("embeddings")));
+    assert!(
+        refused(&engine, embed).await["message"].as_str().is_some_and(|message| message.contains("chats and completions alone"))
+    );
     assert_eq!(engine.worker_pid(), None, "none of this needs a worker");
 }
 

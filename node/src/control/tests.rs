@@ -64,7 +64,14 @@ fn served() -> Served {
 }
 
 fn intent(text: &str) -> Request {
-    Request::Intent { text: text.to_owned(), model: None, constraints: Constraints::default(), explain: false, stream: true }
+    Request::Intent {
+        text: text.to_owned(),
+        model: None,
+        constraints: Constraints::default(),
+        explain: false,
+        stream: true,
+        history: Vec::new(),
+    }
 }
 
 async fn ask(dir: &Path, request: Request) -> (Result<Value, ClientError>, String) {

@@ -155,7 +155,7 @@ fn described(entry: &Routable) -> Model {
         context_length: facts.context_length.map(u64::from),
         dimensions: facts.dimensions.map(u64::from),
         // As routing has it: servers of OpenAI's API take tools without saying so.
-        tools: facts.tools.unwrap_or(!facts.demonstration),
+        tools: facts.tools.unwrap_or(capability.can_chat() && !facts.demonstration),
         vision: facts.vision == Some(true),
         embeds: capability.task() == Task::Embed,
         can_chat: capability.can_chat(),
