@@ -188,9 +188,8 @@ impl Key {
     pub fn admit(&self) -> Result<OwnedSemaphorePermit, Denied> {
         let max = self.stored.limits.concurrent.unwrap_or(u32::MAX);
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Denied::TooManyAtOnce { max })?;
-        match self.stored.limits.per_minute {
-            Some(per_minute) => self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(per_minute, Instant::now())?,
-            None => {}
+        if let Some(per_minute) = self.stored.limits.per_minute {
+            self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(per_minute, Instant::now())?;
         }
         Ok(place)
     }
@@ -245,7 +244,7 @@ mod tests {
             assert!(!String::from_utf8_lossy(&bytes).contains(secret));
         }
         let again = Keys::open(Arc::clone(&keys.store)).unwrap();
-        assert_eq!(again.list(), [stored.clone()]);
+        assert_eq!(again.list(), std::slice::from_ref(&stored));
         assert!(matches!(keys.create("phone", KeyLimits::default()), Err(KeyError::NameTaken(_))));
         let ends = keys.find(&text).unwrap().revoked();
         keys.revoke(&stored.id).unwrap();

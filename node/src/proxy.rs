@@ -85,7 +85,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// What is served: [`routes`] behind the [`guard`].
+/// What is served: every path, behind the guard of who may ask.
 pub fn router(executor: Arc<Executor>, jobs: Jobs, keys: Arc<Keys>, settings: Settings) -> Router {
     let Settings { requests, body_bytes, health_alone, keys_only, origins } = settings;
     let guard = Arc::new(Guard { keys, keys_only, origins, places: Arc::new(Semaphore::new(requests)) });

@@ -17,7 +17,7 @@ pub async fn bench(session: &Session, command: BenchCommand) -> Result<ExitCode,
         BenchCommand::Proxy { rounds, requests, slow_streams, mock, beside } => {
             let plan =
                 Plan { rounds: rounds as usize, requests: requests as usize, slow_streams: slow_streams as usize, mock, beside };
-            let measured = proxy::measure(plan, |doing| print::aside(doing)).await;
+            let measured = proxy::measure(plan, print::aside).await;
             let measured = measured.map_err(|error| CommandError::failed(format!("{error:#}")))?;
             if session.json { print::json(&measured)? } else { print_ways(&measured)? }
         }

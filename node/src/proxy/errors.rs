@@ -30,7 +30,7 @@ pub struct ApiError {
     code: Option<&'static str>,
     retry_after_s: Option<u32>,
     /// What a backend said itself, in OpenAI's shape.
-    backend: Option<Value>,
+    backend: Option<Box<Value>>,
 }
 
 impl ApiError {
@@ -114,7 +114,7 @@ impl ApiError {
         let told: Value = serde_json::from_slice(body).unwrap_or_default();
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let error = Self::new(status, kind, chat::refusal(body));
-        Self { backend: told.pointer("/error/message").is_some().then_some(told), ..error }
+        Self { backend: told.pointer("/error/message").is_some().then(|| told.into()), ..error }
     }
 
     pub fn forbidden(why: impl Into<String>) -> Self {
@@ -198,7 +198,7 @@ impl ApiError {
 
     fn body(&self, dialect: Dialect) -> Value {
         if let (Dialect::OpenAi, Some(told)) = (dialect, &self.backend) {
-            return told.clone();
+            return (**told).clone();
         }
         let Self { status, message, kind, param, code, .. } = self;
         dialect.fault(&Fault { status: status.as_u16(), kind, message, param: *param, code: *code })
