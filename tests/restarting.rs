@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::support::{MockOpenAi, PATIENCE, Setup, command, in_time, mesh, processes, until};
+use crate::support::{MockOpenAi, PATIENCE, Setup, command, events, in_time, mesh, processes, until};
 
 /// From its ready line on, whatever the others still believe.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -126,6 +126,22 @@ async fn an_interrupted_node_lets_a_running_answer_finish() {
     processes::signal(process, libc::SIGINT);
     let text = answer.text().await.expect("the stream is not cut");
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert_eq!(node.ended().await, Some(0), "{}", node.log());
+}
+
+/// It waits ten seconds for them, and does not cut them without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_outlasts_the_node_ends_with_an_error() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    engine.speaks(600, Duration::from_millis(50));
+    let mut node = Setup::new("node").config(&engine.config()).start().await;
+    mesh::offers(&node, "twin").await;
+    let answer = node.chat("twin", true).await;
+    processes::signal(node.process_id(), libc::SIGTERM);
+    let (text, properly) = in_time(PATIENCE, "the stream ends", events::rest(answer)).await;
+    assert!(properly, "{text}");
+    let last = events::sent(&text).pop().expect("there is a last event").json();
+    assert!(last["error"]["message"].as_str().is_some_and(|message| message.contains("stopping")), "{last}");
     assert_eq!(node.ended().await, Some(0), "{}", node.log());
 }
 

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use prometheus::IntCounterVec;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
+use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
 use crate::data_plane::DataPlane;
@@ -64,6 +65,8 @@ pub struct Executor {
     pub role_asks_others: AtomicBool,
     /// For a request that names no deadline.
     pub request_max: Duration,
+    /// Cuts what is still being answered when the node cannot wait any longer, so that every client is told.
+    pub cut: CancellationToken,
 }
 
 /// One request as a handler took it in.
@@ -98,6 +101,7 @@ pub struct Answer {
     rest: Source,
     in_flight: InFlight,
     deadline: Instant,
+    cut: CancellationToken,
     end: End,
 }
 
@@ -223,8 +227,11 @@ impl Executor {
             let decision = first_decision.get_or_insert(decision);
             match self.attempt(&candidate, &ask, patience).await {
                 Ok(begun) => {
-                    let ended = self.metrics.ended.clone();
-                    return Ok(begun.into_answer(decision.clone(), candidate, failed, ask.deadline, ended));
+                    let end = End { word: "abandoned", ended: self.metrics.ended.clone() };
+                    let (deadline, cut) = (ask.deadline, self.cut.clone());
+                    let Begun { status, content_type, first, rest, in_flight } = begun;
+                    let (decision, by) = (decision.clone(), candidate);
+                    return Ok(Answer { decision, by, failed, status, content_type, first, rest, in_flight, deadline, cut, end });
                 }
                 Err((why, message)) => {
                     tracing::info!(trace = ask.trace, capability = candidate.name, %message, "attempt failed");
@@ -391,21 +398,6 @@ struct Begun {
     in_flight: InFlight,
 }
 
-impl Begun {
-    fn into_answer(
-        self,
-        decision: Decision,
-        by: Candidate,
-        failed: Vec<Attempt>,
-        deadline: Instant,
-        ended: IntCounterVec,
-    ) -> Answer {
-        let Self { status, content_type, first, rest, in_flight } = self;
-        let end = End { word: "abandoned", ended };
-        Answer { decision, by, failed, status, content_type, first, rest, in_flight, deadline, end }
-    }
-}
-
 fn all_gone(decision: &Decision) -> bool {
     decision.excluded_by.iter().all(|excluded| matches!(excluded.first.by, "dead" | "no_path"))
 }
@@ -437,7 +429,12 @@ impl Answer {
             }
         };
         let late = || Some(Err(BrokenOff("the time for the request ran out".to_owned())));
-        let piece = tokio::time::timeout_at(self.deadline.into(), next).await.unwrap_or_else(|_| late());
+        let stopping = || Some(Err(BrokenOff("this node is stopping".to_owned())));
+        let piece = tokio::select! {
+            biased;
+            piece = tokio::time::timeout_at(self.deadline.into(), next) => piece.unwrap_or_else(|_| late()),
+            () = self.cut.cancelled() => stopping(),
+        };
         if let Some(Err(_)) = &piece {
             self.end.word = "broken";
             self.in_flight.failed();

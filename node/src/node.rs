@@ -34,10 +34,15 @@ use crate::provider::Provider;
 use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::{control, peer, proxy, swarm};
+use crate::{control, peer, platform, proxy, swarm};
 
 /// Running requests have this long to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often memory is looked at, and which part of the least it ever was is no matter.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
+const MEMORY_SLACK: u64 = 20;
+/// Those that did not are told so within this time.
+const CUT_MAX: Duration = Duration::from_millis(500);
 /// Then the mesh is told and the rest ends.
 const END_MAX: Duration = Duration::from_secs(2);
 
@@ -114,7 +119,12 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
     let control = control::bind(store.dir()).context("the control socket cannot be opened")?;
     let start = Start { config, store, keys, current, api, api_address, control };
 
-    let tasks = Tasks { requests: TaskTracker::new(), background: TaskTracker::new(), end: CancellationToken::new() };
+    let tasks = Tasks {
+        requests: TaskTracker::new(),
+        background: TaskTracker::new(),
+        cut: CancellationToken::new(),
+        end: CancellationToken::new(),
+    };
     let node = start.launch(&shutdown, &tasks)?;
     node.backends.first_look().await;
     ready(&node);
@@ -131,6 +141,8 @@ struct Tasks {
     requests: TaskTracker,
     /// What requests need; ends after them.
     background: TaskTracker,
+    /// Requests that did not finish are told so.
+    cut: CancellationToken,
     end: CancellationToken,
 }
 
@@ -139,7 +151,11 @@ impl Tasks {
         self.requests.close();
         tokio::select! {
             () = self.requests.wait() => {}
-            () = tokio::time::sleep(DRAIN_MAX) => tracing::warn!("requests that still run are cut off"),
+            () = tokio::time::sleep(DRAIN_MAX) => {
+                tracing::warn!("requests that still run are cut off");
+                self.cut.cancel();
+                _ = tokio::time::timeout(CUT_MAX, self.requests.wait()).await;
+            }
             () = shutdown.ending_at_once() => tracing::warn!("stopping at once"),
         }
         self.end.cancel();
@@ -215,6 +231,7 @@ impl Start {
             mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
             role_asks_others: current.may_ask().into(),
             request_max,
+            cut: tasks.cut.clone(),
         });
         let backends = Arc::new(Backends::new(&config, api_address.port(), Arc::clone(&store)));
         let node = Arc::new(Node {
@@ -237,12 +254,25 @@ impl Start {
         background.spawn(driver.run(shutdown.drain_token(), tasks.end.clone()));
         background.spawn(backends.watch(provider, Arc::clone(&executor.embedder), node.driver.clone(), tasks.end.clone()));
         background.spawn(Arc::clone(&executor.embedder).let_go_when_idle(tasks.end.clone()));
+        background.spawn(give_memory_back(Arc::clone(&executor), tasks.end.clone()));
         let commands = Arc::new(Commands { node: Arc::clone(&node) });
         requests.spawn(control::serve(control, commands, shutdown.drain_token()));
         let jobs = Jobs::new(Arc::clone(&executor), requests.clone());
         let router = proxy::router(executor, jobs, keys, proxy::Settings::of(&config));
         requests.spawn(proxy::serve(api, router, shutdown.drain_token()));
         Ok(node)
+    }
+}
+
+/// After a burst the allocator keeps what it took; once nothing runs the system gets it back.
+async fn give_memory_back(executor: Arc<Executor>, end: CancellationToken) {
+    let resident = || platform::resident_bytes().unwrap_or(0);
+    let mut usual = u64::MAX;
+    while tokio::time::timeout(MEMORY_INTERVAL, end.cancelled()).await.is_err() {
+        if executor.provider.load() == (0, 0) && resident() > usual.saturating_add(usual / MEMORY_SLACK) {
+            platform::release_unused_memory();
+        }
+        usual = usual.min(resident());
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::mock::{MODEL, PAUSE_FIELD};
 
 /// A request takes no longer than this.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection.
 pub struct Connection {

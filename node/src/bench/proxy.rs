@@ -12,6 +12,9 @@ use super::processes::{self, Running};
 
 /// Requests at once, in turn.
 pub const CONCURRENCIES: [usize; 4] = [1, 8, 16, 64];
+const SLOW_PAUSE: Duration = Duration::from_millis(200);
+/// Memory that is no longer needed is looked at after this time.
+const SETTLE: Duration = Duration::from_secs(4);
 /// Requests before anything is measured.
 const WARM_UP: usize = 200;
 
@@ -84,6 +87,7 @@ pub async fn measure(plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Valu
         progress(&format!("{} slow streams at once: {}", plan.slow_streams, way.name));
         slow.push(slow_streams(way, plan.slow_streams).await?);
     }
+    tokio::time::sleep(SETTLE).await;
     let reports = ways.iter().enumerate().map(|(place, way)| {
         let memory = json!({ "idle_bytes": idle[place], "plateau_bytes": plateau[place], "after_bytes": way.resident() });
         way.report(&ways[0], memory, slow.get(place).cloned())
@@ -171,13 +175,13 @@ async fn requests(address: SocketAddr, concurrency: usize, count: usize) -> anyh
     Ok(took)
 }
 
-/// Many streams with a pause of 20 ms between tokens: the memory each takes, and how evenly their tokens come.
+/// Many streams with a pause of 200 ms between tokens, as a busy engine has it: the memory each takes, and how evenly their tokens come.
 async fn slow_streams(way: &Way, count: usize) -> anyhow::Result<Value> {
     let before = way.resident();
     let mut clients = JoinSet::new();
     for _ in 0..count {
         let address = way.address;
-        clients.spawn(async move { Connection::open(address, true, Duration::from_millis(20)).await?.stream().await });
+        clients.spawn(async move { Connection::open(address, true, SLOW_PAUSE).await?.stream().await });
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let during = way.resident();
