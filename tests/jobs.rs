@@ -220,6 +220,27 @@ async fn a_job_that_is_refused_without_a_word_has_failed() {
     assert!(job["error"]["message"].is_string(), "{job}");
 }
 
+/// A job is under way for as long as it takes, not for as long as it takes to ask for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_holds_its_keys_place_until_it_is_over() {
+    let engine = MockOpenAi::start("engine", &["near-model"]).await;
+    engine.behaves(Manner::Held);
+    let node = Setup::new("node").config(&engine.config()).start().await;
+    mesh::offers(&node, "near-model").await;
+    let key = node.key("one", &["--concurrent", "1"]).await;
+    let wanted = json!({"intent": "Hello", "model": "near-model"});
+    let begin =
+        async || client().post(node.url("/v1/jobs")).bearer_auth(&key).json(&wanted).send().await.expect("an answer comes");
+    let first = begin().await;
+    assert_eq!(first.status(), 202);
+    let first: Value = first.json().await.expect("a job is JSON");
+    assert_eq!(begin().await.status(), 429);
+    let id = first["id"].as_str().expect("a job has an id");
+    let cancelled = client().delete(node.url(&format!("/v1/jobs/{id}"))).send().await.expect("an answer comes");
+    assert_eq!(cancelled.status(), 200);
+    until(PATIENCE, "the place is free again", async || begin().await.status() == 202).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_of_other_keys_are_not_there() {
     let engine = MockOpenAi::start("engine", &["near-model"]).await;

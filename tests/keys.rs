@@ -264,9 +264,13 @@ async fn on_loopback_an_unknown_key_does_not_matter() {
     let engine = MockOpenAi::start("engine", &["near-model"]).await;
     let node = Setup::new("node").config(&engine.config()).start().await;
     mesh::offers(&node, "near-model").await;
-    for key in ["sk-anything", "atmo-key-0123", "ollama"] {
+    for key in ["sk-anything", "ollama", ""] {
         assert_eq!(chat(&node, key, "near-model").await.status(), 200, "{key}");
     }
+    // One of ours that is no more: whoever holds it is not the owner.
+    let key = node.key("phone", &[]).await;
+    node.json(&["key", "revoke", "phone"]).await;
+    assert_eq!(error_of(chat(&node, &key, "near-model").await).await["error"]["code"], "invalid_api_key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,17 @@ async fn an_answer_that_outlasts_the_node_ends_with_an_error() {
     assert_eq!(node.ended().await, Some(0), "{}", node.log());
 }
 
+/// Browsers and probes open connections that they may never use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_does_not_delay_the_end() {
+    let mut node = Setup::new("node").start().await;
+    let address = node.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let _silent = tokio::net::TcpStream::connect(&address).await.expect("the API listens");
+    assert_eq!(node.get("/health").await.status(), 200);
+    processes::signal(node.process_id(), libc::SIGTERM);
+    assert_eq!(in_time(Duration::from_secs(5), "the node ends", node.ended()).await, Some(0), "{}", node.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn down_ends_the_node_and_then_says_that_there_is_none() {
     let mut node = Setup::new("node").start().await;

@@ -464,6 +464,16 @@ impl ExecuteError {
         if let Self::NothingFits(decision) = self { all_gone(decision) } else { false }
     }
 
+    /// How long to wait where all who were asked were merely busy.
+    pub fn busy_for(&self) -> Option<Duration> {
+        let Self::AllFailed(attempts) = self else { return None };
+        let waits = attempts.iter().map(|attempt| match attempt.why {
+            Failure::Busy { wait_ms } => Some(Duration::from_millis(wait_ms.into())),
+            Failure::TimedOut | Failure::Unreachable | Failure::Broken => None,
+        });
+        waits.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
     /// Why nobody was asked, if so.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {

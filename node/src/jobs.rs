@@ -23,8 +23,14 @@ use crate::execute::{Answer, Ask, ExecuteError, Executor};
 
 /// Jobs that are known; the longest ended goes first.
 pub const JOBS_MAX: usize = 256;
-/// Jobs at work at once.
-const RUNNING_MAX: usize = 32;
+/// Jobs at work at once, and of one caller.
+const RUNNING_MAX: usize = 64;
+const RUNNING_MAX_OF_ONE: usize = 16;
+/// A backend that is busy is asked again after its own estimate, within these.
+const BUSY_WAIT_MIN: Duration = Duration::from_millis(250);
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// What all jobs together may keep once they are over; the longest ended goes first.
+const KEPT_BYTES_MAX_OF_ALL: usize = 128 << 20;
 /// What one job may say altogether.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// How long an ended job can still be read.
@@ -54,7 +60,9 @@ impl JobState {
 
 /// Why no job was made.
 #[derive(Debug, thiserror::Error)]
-#[error("{RUNNING_MAX} jobs are at work already; wait for one to end, or cancel one")]
+#[error(
+    "there are as many jobs at work as this node takes ({RUNNING_MAX_OF_ONE} of one caller, {RUNNING_MAX} in all); wait for one to end, or cancel one"
+)]
 pub struct TooManyJobs;
 
 /// Says why nobody answered.
@@ -152,30 +160,38 @@ impl Jobs {
 
     /// Begins a job; it runs whether anybody reads it or not. `explain` says in OpenAI's shape why nobody answered;
     /// `lease` ends it as well as [`Job::cancel`] does.
-    pub fn start(&self, ask: Ask, explain: Explain, lease: &CancellationToken) -> Result<Arc<Job>, TooManyJobs> {
+    /// `place` is held until it is over.
+    pub fn start<P: Send + 'static>(
+        &self,
+        ask: Ask,
+        explain: Explain,
+        lease: &CancellationToken,
+        place: P,
+    ) -> Result<Arc<Job>, TooManyJobs> {
         let job = Arc::new(Job::new(ask.caller.clone(), lease.child_token()));
         {
             let mut known = self.lock();
-            known.retain(|job| !job.is_stale());
-            if known.iter().filter(|job| !job.state().is_over()).count() >= RUNNING_MAX {
+            let running = known.iter().filter(|job| !job.state().is_over());
+            let (all, own) = running.fold((0, 0), |(all, own), job| (all + 1, own + usize::from(job.caller == ask.caller)));
+            if all >= RUNNING_MAX || own >= RUNNING_MAX_OF_ONE {
                 return Err(TooManyJobs);
             }
-            if known.len() >= JOBS_MAX
-                && let Some(at) = known.iter().position(|job| job.state().is_over())
-            {
-                known.remove(at);
-            }
+            forget_old(&mut known);
             known.push_back(Arc::clone(&job));
         }
         let (executor, running) = (Arc::clone(&self.executor), Arc::clone(&job));
-        self.tasks.spawn_on(async move { running.run(&executor, ask, explain).await }, &self.runtime);
+        let work = async move {
+            running.run(&executor, ask, explain).await;
+            drop(place);
+        };
+        self.tasks.spawn_on(work, &self.runtime);
         Ok(job)
     }
 
     /// The jobs that `caller` may see, newest first: the owner sees all.
     pub fn list(&self, caller: &Caller) -> Vec<Arc<Job>> {
         let known = self.lock();
-        known.iter().rev().filter(|job| !job.is_stale() && job.is_visible_to(caller)).cloned().collect()
+        known.iter().rev().filter(|job| job.is_visible_to(caller)).cloned().collect()
     }
 
     pub fn get(&self, id: &str, caller: &Caller) -> Option<Arc<Job>> {
@@ -183,7 +199,9 @@ impl Jobs {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Job>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|job| !job.is_stale());
+        known
     }
 }
 
@@ -209,6 +227,11 @@ impl Job {
     /// Ends the work at once. Nothing happens to a job that is over.
     pub fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// The job as it is now, without what it has answered.
+    pub fn brief(&self) -> Value {
+        json!({ "id": self.id, "object": "job", "status": self.state(), "created_at": self.created_s })
     }
 
     /// The job as it is now, with what it has answered so far.
@@ -248,7 +271,7 @@ impl Job {
 
     async fn run(&self, executor: &Executor, ask: Ask, explain: Explain) {
         let work = async {
-            let answer = executor.run(ask).await.map_err(|error| explain(&error))?;
+            let answer = run_when_free(executor, ask).await.map_err(|error| explain(&error))?;
             self.enter(JobState::Running, json!({ "node": &*answer.by.node_name, "capability": answer.by.name }));
             self.keep_all(answer).await
         };
@@ -330,6 +353,31 @@ impl Job {
 
     fn lock(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes room among the jobs that are over, the longest ended first.
+fn forget_old(known: &mut VecDeque<Arc<Job>>) {
+    let kept = |known: &VecDeque<Arc<Job>>| known.iter().map(|job| job.lock().bytes).sum::<usize>();
+    while (known.len() >= JOBS_MAX || kept(known) > KEPT_BYTES_MAX_OF_ALL)
+        && let Some(at) = known.iter().position(|job| job.state().is_over())
+    {
+        known.remove(at);
+    }
+}
+
+/// Nobody waits at the other end: a busy backend is asked again until the request's time is over.
+async fn run_when_free(executor: &Executor, ask: Ask) -> Result<Answer, ExecuteError> {
+    loop {
+        let error = match executor.run(ask.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let wait = error.busy_for().map(|wait| wait.clamp(BUSY_WAIT_MIN, BUSY_WAIT_MAX));
+        match wait {
+            Some(wait) if Instant::now() + wait < ask.deadline => tokio::time::sleep(wait).await,
+            _ => return Err(error),
+        }
     }
 }
 

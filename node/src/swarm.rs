@@ -39,7 +39,7 @@ const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A connection on which nothing arrives for this long is lost: the mesh takes its peer for dead by then.
 const QUIC_IDLE_MAX: Duration = Duration::from_secs(6);
 /// What a peer may have open towards us at once.
-const QUIC_STREAMS_MAX: u32 = 1024;
+const QUIC_STREAMS_MAX: u32 = 2048;
 
 /// Everything that runs over an admitted connection.
 #[derive(NetworkBehaviour)]

@@ -150,6 +150,8 @@ fn pieces(answer: Answer, is_stream: bool) -> impl stream::Stream<Item = Result<
 #[derive(Default)]
 struct WholeEvents {
     begun: Vec<u8>,
+    /// So much of it holds no end of an event.
+    searched: usize,
 }
 
 impl WholeEvents {
@@ -159,12 +161,16 @@ impl WholeEvents {
             return bytes;
         }
         self.begun.extend_from_slice(&bytes);
-        let end = match (1..=self.begun.len()).rev().find(|end| ends_event(&self.begun[..*end])) {
+        let end = match (self.searched + 1..=self.begun.len()).rev().find(|end| ends_event(&self.begun[..*end])) {
             Some(end) => end,
             // No event is so long: this is something else, which passes as well.
             None if self.begun.len() > EVENT_BYTES_MAX => self.begun.len(),
-            None => return Bytes::new(),
+            None => {
+                self.searched = self.begun.len();
+                return Bytes::new();
+            }
         };
+        self.searched = 0;
         let rest = self.begun.split_off(end);
         std::mem::replace(&mut self.begun, rest).into()
     }

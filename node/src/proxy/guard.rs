@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::errors::ApiError;
 use crate::caller::Caller;
-use crate::keys::{Denied, Key, Keys};
+use crate::keys::{Denied, KEY_PREFIX, Key, Keys};
 
 /// Where OpenAI's, Anthropic's and Azure's clients put a key.
 const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
@@ -49,9 +49,16 @@ pub struct Guard {
 pub struct Visitor {
     pub caller: Caller,
     key: Option<Arc<Key>>,
+    /// Of the key: taken until the last who holds it is done, be it the answer or a job.
+    place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Visitor {
+    /// The place that the visitor's key has taken, for work that goes on behind the answer.
+    pub fn place(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+        self.place.clone()
+    }
+
     /// Whether requests for this model are allowed.
     pub fn may_use(&self, model: &str) -> bool {
         self.key.as_ref().is_none_or(|key| key.allows(model))
@@ -77,7 +84,8 @@ pub async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: 
     let Ok(place) = Arc::clone(&guard.places).try_acquire_owned() else { return ApiError::too_many().into_response() };
     let mut revoked = key.as_ref().map(|key| Box::pin(key.revoked().cancelled_owned()));
     let caller = key.as_ref().map_or(Caller::Owner, |key| Caller::Key(key.stored.id.clone()));
-    request.extensions_mut().insert(Visitor { caller, key });
+    let place_of_key = place_of_key.map(Arc::new);
+    request.extensions_mut().insert(Visitor { caller, key, place: place_of_key.clone() });
     let response = match &mut revoked {
         None => next.run(request).await,
         Some(revoked) => tokio::select! {
@@ -128,7 +136,8 @@ impl Guard {
         let key = given.and_then(|text| self.keys.find(text));
         match (&key, given) {
             (None, None) if self.keys_only => return Err(ApiError::no_key()),
-            (None, Some(_)) if self.keys_only => return Err(ApiError::wrong_key()),
+            // Clients send any text where a key must be; one of ours that is no more means its holder no good.
+            (None, Some(text)) if self.keys_only || text.starts_with(KEY_PREFIX) => return Err(ApiError::wrong_key()),
             _ => {}
         }
         let place = key.as_ref().map(|key| key.admit()).transpose().map_err(|denied| match denied {
@@ -188,7 +197,7 @@ fn is_loopback(host: &str) -> bool {
 struct Holding {
     body: Body,
     revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _places: (OwnedSemaphorePermit, Option<Arc<OwnedSemaphorePermit>>),
 }
 
 impl HttpBody for Holding {

@@ -50,7 +50,10 @@ pub async fn create(
     let ask = read(&api, &visitor, operation, &headers, request.to_string().into())?;
     let model = ask.model.clone();
     let explain = Box::new(move |error: &ExecuteError| ApiError::unanswered(&model, error).told());
-    let job = api.jobs.start(ask, explain, &visitor.lease()).map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
+    let job = api
+        .jobs
+        .start(ask, explain, &visitor.lease(), visitor.place())
+        .map_err(|error| ApiError::too_many_jobs(error.to_string()))?;
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)).expect("an id is printable");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(job.summary())).into_response())
 }
@@ -85,7 +88,7 @@ fn request_of(wanted: Wanted) -> Result<(Operation, Value), ApiError> {
 }
 
 pub async fn list(State(api): State<Arc<Api>>, Extension(visitor): Extension<Visitor>) -> Json<Value> {
-    let jobs: Vec<Value> = api.jobs.list(&visitor.caller).iter().map(|job| job.summary()).collect();
+    let jobs: Vec<Value> = api.jobs.list(&visitor.caller).iter().map(|job| job.brief()).collect();
     Json(json!({ "object": "list", "data": jobs }))
 }
 

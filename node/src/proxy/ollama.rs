@@ -73,7 +73,7 @@ async fn generated(api: &Api, visitor: &Visitor, headers: &HeaderMap, body: Body
     // Loading and unloading are each engine's own business here: the request is answered as done.
     if let Some(load) = ollama::load_request(route, &body) {
         let named = [Some(load.model.as_str()), load.model.strip_suffix(LATEST)];
-        if !named.into_iter().flatten().any(|name| models::is_offered(&api.executor, name)) {
+        if !named.into_iter().flatten().any(|name| models::is_offered(&api.executor, name) && visitor.may_use(name)) {
             return Err(ApiError::unknown_model(format!("model {:?} not found", load.model)));
         }
         return Ok(Json(load.answer(&now)).into_response());

@@ -7,16 +7,17 @@
 
 use std::io;
 use std::num::NonZero;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Connections at once; more wait in the socket's backlog.
@@ -79,7 +80,9 @@ async fn accept_all(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let (builder, graceful) = (builder(), GracefulShutdown::new());
+    let builder = builder();
+    // Nothing is sent: the last connection to end closes the channel.
+    let (connected, mut all_ended) = mpsc::channel::<()>(1);
     loop {
         let place = Arc::clone(&places).acquire_owned();
         let accepted = tokio::select! {
@@ -97,21 +100,38 @@ async fn accept_all(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        let (service, watcher, builder) = (TowerToHyperService::new(router.clone()), graceful.watcher(), builder.clone());
+        let (service, builder) = (TowerToHyperService::new(router.clone()), builder.clone());
+        let (connected, shutdown) = (connected.clone(), shutdown.clone());
         tokio::spawn(async move {
-            // Until the first bytes tell which HTTP it speaks, no other limit holds.
-            if tokio::time::timeout(HEADERS_WAIT, speaks(&stream)).await.is_err() {
+            // Until the first bytes tell which HTTP it speaks, no other limit holds, and nothing is under way that a stop would cut.
+            let begun = tokio::select! {
+                begun = tokio::time::timeout(HEADERS_WAIT, speaks(&stream)) => begun.is_ok(),
+                () = shutdown.cancelled() => false,
+            };
+            if !begun {
                 return;
             }
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            let connection = pin!(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+            let ended = until_told(connection, &shutdown).await;
+            drop(connected);
+            if let Err(error) = ended {
                 tracing::debug!(error, "a connection to the API ended");
             }
             drop(place);
         });
     }
-    graceful.shutdown().await;
+    drop(connected);
+    all_ended.recv().await;
     Ok(())
+}
+
+/// Serves a connection; once told to, until its answer under way is out.
+async fn until_told<C: GracefulConnection>(mut connection: Pin<&mut C>, shutdown: &CancellationToken) -> Result<(), C::Error> {
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 /// Resolves once enough has come to tell HTTP/2's preface (RFC 9113, section 3.4) from a request line, or the connection ended.

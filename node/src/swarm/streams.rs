@@ -29,7 +29,7 @@ pub const DATA: StreamProtocol = StreamProtocol::new("/atmosphere/data/1");
 /// Streams that may be asked for and not yet handed to a connection.
 const OPENS_WAITING_MAX: usize = 256;
 /// Accepted streams that wait for their task; a burst of requests fits, a flood is reset.
-const ACCEPTED_WAITING_MAX: usize = 512;
+const ACCEPTED_WAITING_MAX: usize = 1024;
 
 /// A stream that an admitted peer opened.
 pub struct Accepted {
