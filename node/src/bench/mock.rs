@@ -27,8 +27,11 @@ const PROPS: &str = r#"{"total_slots":8192,"default_generation_settings":{"n_ctx
 pub async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     crate::cli::print::line(&listener.local_addr()?.to_string())?;
-    let router =
-        Router::new().route("/v1/models", get(models)).route("/props", get(props)).route("/v1/chat/completions", post(chat));
+    let router = Router::new()
+        .route("/v1/models", get(models))
+        .route("/props", get(props))
+        .route("/health", get(|| async { "ok" }))
+        .route("/v1/chat/completions", post(chat));
     crate::proxy::serve(listener, router, CancellationToken::new()).await;
     Ok(())
 }
