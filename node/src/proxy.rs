@@ -14,13 +14,13 @@ mod ollama;
 mod openai;
 mod routes;
 mod server;
+mod taken;
 mod translated;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atmo_protocol::Mode;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -71,12 +71,6 @@ impl Settings {
             keys_only: config.api.needs_keys(),
             origins: config.api_origins.clone(),
         }
-    }
-}
-
-impl Api {
-    async fn body(&self, body: Body) -> Result<Bytes, ApiError> {
-        body::read(body, self.body_bytes).await
     }
 }
 

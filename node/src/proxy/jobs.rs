@@ -16,6 +16,7 @@ use super::Api;
 use super::ask::read;
 use super::errors::ApiError;
 use super::guard::Visitor;
+use super::taken::Taken;
 use crate::execute::ExecuteError;
 use crate::jobs::Job;
 
@@ -35,13 +36,8 @@ struct Wanted {
     body: Option<Value>,
 }
 
-pub async fn create(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let body = api.body(body).await?;
+pub async fn create(State(api): State<Arc<Api>>, taken: Taken) -> Result<Response, ApiError> {
+    let Taken { visitor, headers, body } = taken;
     let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::invalid(None, format!("{A_JOB_IS}: {error}")),
         _ => ApiError::invalid(None, format!("no JSON: {error}")),

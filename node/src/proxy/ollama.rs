@@ -7,9 +7,7 @@ use atmo_capabilities::capability::Task;
 use atmo_capabilities::view::{Routable, Standing};
 use atmo_dialects::ollama::{self, Clock, Model, Route};
 use atmo_dialects::{Asked, RequestError};
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde_json::Value;
@@ -18,6 +16,7 @@ use super::Api;
 use super::errors::ApiError;
 use super::guard::Visitor;
 use super::models;
+use super::taken::Taken;
 use super::translated::answer;
 use crate::membership::date::rfc3339;
 
@@ -28,47 +27,27 @@ const LATEST: &str = ":latest";
 
 type Outcome = Result<Response, ApiError>;
 
-pub async fn chat(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    headers: HeaderMap,
-    body: Body,
-) -> Outcome {
-    generated(&api, &visitor, &headers, body, (Route::Chat, ollama::chat)).await
+pub async fn chat(State(api): State<Arc<Api>>, taken: Taken) -> Outcome {
+    generated(&api, taken, (Route::Chat, ollama::chat)).await
 }
 
-pub async fn generate(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    headers: HeaderMap,
-    body: Body,
-) -> Outcome {
-    generated(&api, &visitor, &headers, body, (Route::Generate, ollama::generate)).await
+pub async fn generate(State(api): State<Arc<Api>>, taken: Taken) -> Outcome {
+    generated(&api, taken, (Route::Generate, ollama::generate)).await
 }
 
-pub async fn embed(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    headers: HeaderMap,
-    body: Body,
-) -> Outcome {
-    generated(&api, &visitor, &headers, body, (Route::Embed, |body, _, clock| ollama::embed(body, clock))).await
+pub async fn embed(State(api): State<Arc<Api>>, taken: Taken) -> Outcome {
+    generated(&api, taken, (Route::Embed, |body, _, clock| ollama::embed(body, clock))).await
 }
 
-pub async fn embeddings(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    headers: HeaderMap,
-    body: Body,
-) -> Outcome {
-    generated(&api, &visitor, &headers, body, (Route::Embeddings, |body, _, _| ollama::embeddings(body))).await
+pub async fn embeddings(State(api): State<Arc<Api>>, taken: Taken) -> Outcome {
+    generated(&api, taken, (Route::Embeddings, |body, _, _| ollama::embeddings(body))).await
 }
 
 /// How a request of one route is read.
 type Reading = (Route, fn(&[u8], &str, Clock) -> Result<Asked, RequestError>);
 
-async fn generated(api: &Api, visitor: &Visitor, headers: &HeaderMap, body: Body, (route, read): Reading) -> Outcome {
-    let body = api.body(body).await?;
+async fn generated(api: &Api, taken: Taken, (route, read): Reading) -> Outcome {
+    let Taken { visitor, headers, body } = taken;
     let now = rfc3339(crate::driver::clock::wall_ms());
     // Loading and unloading are each engine's own business here: the request is answered as done.
     if let Some(load) = ollama::load_request(route, &body) {
@@ -79,7 +58,7 @@ async fn generated(api: &Api, visitor: &Visitor, headers: &HeaderMap, body: Body
         return Ok(Json(load.answer(&now)).into_response());
     }
     let asked = read(&body, &now, clock())?;
-    answer(api, visitor, headers, untagged(api, asked)).await
+    answer(api, &visitor, &headers, untagged(api, asked)).await
 }
 
 /// Nanoseconds since the request came.
@@ -116,12 +95,8 @@ pub async fn version() -> Json<Value> {
     Json(ollama::version(VERSION))
 }
 
-pub async fn show(
-    State(api): State<Arc<Api>>,
-    Extension(visitor): Extension<Visitor>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let body = api.body(body).await?;
+pub async fn show(State(api): State<Arc<Api>>, taken: Taken) -> Result<Json<Value>, ApiError> {
+    let Taken { visitor, body, .. } = taken;
     let body: Value = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(None, format!("no JSON: {error}")))?;
     let name = ["model", "name"].iter().find_map(|key| body.get(key)?.as_str());
     let name = name.ok_or_else(|| ApiError::invalid(Some("model"), "`model` is missing: the name of a model"))?;
