@@ -271,6 +271,8 @@ async fn give_memory_back(executor: Arc<Executor>, end: CancellationToken) {
     while tokio::time::timeout(MEMORY_INTERVAL, end.cancelled()).await.is_err() {
         if executor.provider.load() == (0, 0) && resident() > usual.saturating_add(usual / MEMORY_SLACK) {
             platform::release_unused_memory();
+            // What could not be given back is in use.
+            usual = resident();
         }
         usual = usual.min(resident());
     }

@@ -163,7 +163,7 @@ impl Server {
         writing: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
         // What a member asks for reaches a backend only as far as it is known to be harmless.
-        let body = harmless(head.operation, body);
+        let body = harmless(head.operation, &body);
         let call = Call { operation: head.operation, slug: head.slug, body: body.into(), remaining, trace: head.trace };
         match tokio::time::timeout(remaining, self.provider.execute(call, &Caller::Member(peer))).await {
             Ok(Ok(execution)) => stream_answer(execution, writing).await,
@@ -176,13 +176,13 @@ impl Server {
     }
 }
 
-/// The body with what a member may set. What cannot be read is left to the backend, which refuses it.
-fn harmless(operation: Operation, body: Vec<u8>) -> Vec<u8> {
+/// The body with what a member may set: nothing, where it cannot be read.
+fn harmless(operation: Operation, body: &[u8]) -> Vec<u8> {
     let kept = match operation {
-        Operation::Transcribe => Form::parse(&body).ok().map(|form| form.known_parts()),
-        _ => known_fields(&body),
+        Operation::Transcribe => Form::parse(body).ok().map(|form| form.known_parts()),
+        _ => known_fields(body),
     };
-    kept.unwrap_or(body)
+    kept.unwrap_or_default()
 }
 
 async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
