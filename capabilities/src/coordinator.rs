@@ -1,8 +1,9 @@
 //! The one state machine of a node: the mesh and what can be routed to, composed.
 //!
 //! Same contract as [`Mesh`]: `handle(now, input)`, drain `poll_output()`, sleep until `poll_timeout()`, pull
-//! frames with `poll_send`. Beside the mesh's own outputs it publishes an immutable [`RoutingView`]: at once for the first change after
-//! quiet, then at most every [`VIEW_INTERVAL_MS`]; a request never waits for gossip.
+//! frames with `poll_send`. Beside the mesh's own outputs it says when the immutable [`RoutingView`] is out of date: at once for the first
+//! change after quiet, then at most every [`VIEW_INTERVAL_MS`]. Views are *pulled* as frames are: whoever routes takes a new one, and one
+//! that nobody takes is never built. A request never waits for gossip.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,8 +36,8 @@ pub enum Output {
     /// From the mesh, passed on. Never [`mesh::Output::Event`].
     Mesh(mesh::Output),
     Event(Event),
-    /// What handlers route by from now on.
-    View(Arc<RoutingView>),
+    /// [`Coordinator::take_view`] has a newer view. Said once until it is taken.
+    ViewStale,
 }
 
 /// One node as people are told about it.
@@ -62,27 +63,29 @@ pub struct NodeView {
 pub struct Coordinator {
     mesh: Mesh,
     catalogue: Catalogue,
-    outputs: VecDeque<Output>,
     published_ms: Option<u64>,
+    /// That the view is stale was said, and no newer one was taken since.
+    said_stale: bool,
+    outputs: VecDeque<Output>,
 }
 
 impl Coordinator {
     pub fn new(config: CoordinatorConfig, now: Now) -> Self {
         let mesh = Mesh::new(config.mesh, now);
         let catalogue = Catalogue::new(mesh.id(), config.space);
-        Self { mesh, catalogue, outputs: VecDeque::new(), published_ms: None }
+        Self { mesh, catalogue, published_ms: None, said_stale: false, outputs: VecDeque::new() }
     }
 
     /// Takes one fact from outside, and whatever was due by `now`.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.mesh.handle(now, input);
-        self.publish_if_due(now);
+        self.tell_if_stale(now);
     }
 
     /// Does whatever is due by `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.mesh.handle_timeout(now);
-        self.publish_if_due(now);
+        self.tell_if_stale(now);
     }
 
     /// The next effect to have, if any.
@@ -96,7 +99,7 @@ impl Coordinator {
 
     /// When to call [`Coordinator::handle_timeout`] at the latest, in monotonic milliseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let publish = self.catalogue.is_stale(&self.mesh).then(|| self.publish_at_ms());
+        let publish = (!self.said_stale && self.catalogue.is_stale(&self.mesh)).then(|| self.publish_at_ms());
         self.mesh.poll_timeout().into_iter().chain(publish).min()
     }
 
@@ -105,7 +108,17 @@ impl Coordinator {
         self.mesh.poll_send(now, peer, budget_bytes)
     }
 
-    /// The view published last.
+    /// What handlers route by from now on, made anew if anything changed since the last one was taken.
+    pub fn take_view(&mut self, now: Now) -> Arc<RoutingView> {
+        self.said_stale = false;
+        if self.catalogue.is_stale(&self.mesh) {
+            self.published_ms = Some(now.mono_ms);
+            return self.catalogue.refresh(&self.mesh, now);
+        }
+        self.view()
+    }
+
+    /// The view taken last.
     pub fn view(&self) -> Arc<RoutingView> {
         self.catalogue.view()
     }
@@ -126,12 +139,10 @@ impl Coordinator {
         self.published_ms.map_or(0, |published| published + VIEW_INTERVAL_MS)
     }
 
-    fn publish_if_due(&mut self, now: Now) {
-        if self.catalogue.is_stale(&self.mesh) && now.mono_ms >= self.publish_at_ms() {
-            self.published_ms = Some(now.mono_ms);
-            // A view that nobody has taken yet is outdated by this one.
-            self.outputs.clear();
-            self.outputs.push_back(Output::View(self.catalogue.refresh(&self.mesh, now)));
+    fn tell_if_stale(&mut self, now: Now) {
+        if !self.said_stale && self.catalogue.is_stale(&self.mesh) && now.mono_ms >= self.publish_at_ms() {
+            self.said_stale = true;
+            self.outputs.push_back(Output::ViewStale);
         }
     }
 }

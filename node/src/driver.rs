@@ -261,7 +261,8 @@ impl Driver {
     fn settle(&mut self) {
         while let Some(output) = self.coordinator.poll_output() {
             match output {
-                Output::View(view) => {
+                Output::ViewStale => {
+                    let view = self.coordinator.take_view(self.clock.now());
                     build_graph(&view);
                     self.parts.view.store(view);
                 }

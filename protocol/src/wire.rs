@@ -35,6 +35,8 @@ pub enum Frame {
     Probe(Probe),
     ProbeReply(Probe),
     Suspect(Suspect),
+    /// "I gossip with enough others": the receiver ends the link too. Says nothing of anybody's health.
+    Bye,
     /// A kind or version from a later release: skipped.
     Unknown {
         kind: u8,
@@ -154,6 +156,7 @@ const KIND_LOADS: u8 = 5;
 const KIND_PROBE: u8 = 6;
 const KIND_PROBE_REPLY: u8 = 7;
 const KIND_SUSPECT: u8 = 8;
+const KIND_BYE: u8 = 9;
 
 /// Reads one frame. Signatures in it are not looked at yet.
 pub fn decode(bytes: &[u8]) -> Result<Unverified, FrameError> {
@@ -171,6 +174,7 @@ impl Frame {
             Self::Probe(body) => framed(KIND_PROBE, body),
             Self::ProbeReply(body) => framed(KIND_PROBE_REPLY, body),
             Self::Suspect(body) => framed(KIND_SUSPECT, body),
+            Self::Bye => vec![KIND_BYE, FRAME_VERSION],
             Self::Unknown { kind, version } => vec![*kind, *version],
         }
     }
@@ -191,6 +195,7 @@ impl Frame {
             KIND_PROBE => Self::Probe(payload_of(kind, payload)?),
             KIND_PROBE_REPLY => Self::ProbeReply(payload_of(kind, payload)?),
             KIND_SUSPECT => Self::Suspect(payload_of(kind, payload)?),
+            KIND_BYE => Self::Bye,
             _ => Self::Unknown { kind, version },
         })
     }

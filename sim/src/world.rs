@@ -218,7 +218,10 @@ impl World {
             match output {
                 Output::Mesh(effect) => self.carry_out(node, effect),
                 Output::Event(event) => self.note(node, &event),
-                Output::View(_) => {}
+                Output::ViewStale => {
+                    let now = self.now();
+                    self.hosts[node].node.as_mut().map(|coordinator| coordinator.take_view(now));
+                }
             }
         }
         let Some(at_ms) = self.hosts[node].node.as_ref().and_then(Coordinator::poll_timeout) else { return };

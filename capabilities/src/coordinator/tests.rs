@@ -66,7 +66,10 @@ impl Pair {
                         Output::Mesh(mesh::Output::PersistIncarnation(n)) => {
                             self.nodes[at].handle(now, Input::IncarnationPersisted(n))
                         }
-                        Output::View(_) => self.views += usize::from(at == 0),
+                        Output::ViewStale => {
+                            self.nodes[at].take_view(now);
+                            self.views += usize::from(at == 0);
+                        }
                         Output::Mesh(_) | Output::Event(_) => {}
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Mesh;
-use super::vocabulary::{Blame, Now};
+use super::vocabulary::{Blame, CloseReason, Now};
 use crate::config::{INTRODUCED_MAX, RECORD_COALESCE_MS, UNREACHABLE};
 use crate::distance::LinkId;
 use crate::gossip::ranges;
@@ -41,6 +41,7 @@ impl Mesh {
             }
             Frame::ProbeReply(_) => {}
             Frame::Suspect(suspect) => self.receive_suspect(id, peer, suspect, now),
+            Frame::Bye => self.close(peer, CloseReason::Surplus),
             Frame::Unknown { .. } => self.refused.unknown_frames += 1,
         }
     }

@@ -139,6 +139,9 @@ pub enum CloseReason {
     Silent,
     #[error("this node has as many links as it takes")]
     TooManyLinks,
+    /// Gossip alone ends: the peer was told so, and requests may go on over the same connection.
+    #[error("this node gossips with enough others")]
+    Surplus,
     #[error("the peer's certificate names another node or has expired")]
     NotAdmitted,
 }

@@ -47,6 +47,7 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
         ("frame-probe", Frame::Probe(Probe { nonce: 70_000 })),
         ("frame-probe-reply", Frame::ProbeReply(Probe { nonce: 70_000 })),
         ("frame-suspect", Frame::Suspect(Suspect { accused: stamp(5) })),
+        ("frame-bye", Frame::Bye),
     ]
 }
 
