@@ -3,10 +3,34 @@
 /// Largest frame on the wire: small enough that a probe never waits long behind one (64 KiB at 10 Mbit/s take 52 ms).
 pub const FRAME_BYTES_MAX: usize = 64 << 10;
 
-/// Most links at once. Full connectivity needs [`LINKS_WANTED`]; the rest is room for peers that dial us.
-pub const LINKS_MAX: usize = 64;
-/// Below this many links every known node is dialled: a mesh of up to 17 nodes is fully connected.
-pub const LINKS_WANTED: usize = 16;
+/// Most links at once: a full mesh, and room for newcomers that know nobody else yet.
+pub const LINKS_MAX: usize = 48;
+/// Up to this many living nodes everyone is linked with everyone ...
+pub const FULL_MESH_MAX: usize = 16;
+/// ... and from this many views are bounded; between the two it stays as it is, so that one node more or less changes nothing.
+pub const PARTIAL_MESH_MIN: usize = 24;
+/// Links that a node seeks in a large mesh: in a random graph of degree 8 a thousand nodes are 3.7 hops apart, ten thousand 4.8, and it
+/// stays connected when half of them die.
+pub const ACTIVE_VIEW: usize = 8;
+/// Beyond this many, surplus links are let go of at once instead of one by one.
+pub const ACTIVE_VIEW_MAX: usize = 12;
+/// So many of the links of least round trip are never let go of.
+pub const ACTIVE_NEAR: usize = 4;
+/// The view is looked at this often, with up to [`VIEW_JITTER_MS`] more; and that soon after a link was lost.
+pub const VIEW_INTERVAL_MS: u64 = 1_000;
+pub const VIEW_JITTER_MS: u64 = 100;
+/// One surplus link is let go of this often, with as much again of jitter, so that two ends seldom do it at once.
+pub const SHED_INTERVAL_MS: u64 = 2_000;
+/// A link is not let go of before this age: newcomers need theirs to find others.
+pub const SHED_AGE_MS: u64 = 3_000;
+/// A link is let go of only where its peer stays within this many hops: more than in any well-mixed mesh, less than round a bridge.
+pub const SHED_DETOUR_MAX: u8 = 6;
+/// In a large mesh one node believed gone is dialled this often; in a small one every [`REDIAL_INTERVAL_MS`].
+pub const HEAL_INTERVAL_MS: u64 = 10_000;
+/// Origins looked at for one that can be dialled.
+pub const CANDIDATES_LOOKED_AT: usize = 1_024;
+/// A newcomer compares tables with its other neighbours once its first has told it nothing new for this long.
+pub const BOOTSTRAP_QUIET_MS: u64 = 300;
 
 /// Most origins in the table. About 5 KB each with its record, so at most 80 MB, reached only by a mesh of that size.
 pub const ORIGINS_MAX: usize = 16_384;
@@ -31,10 +55,11 @@ pub const FETCH_ITEMS_MAX: usize = 512;
 pub const FETCH_RETRY_MS: u64 = 2_000;
 
 /// How long a record counts after it was signed. Long enough to survive a laptop's lunch break, short enough to forget ghosts.
-pub const LEASE_MS: u64 = 60 * 60 * 1_000;
-/// A record is signed again after a third of its lease, so that two renewals may be lost.
-pub const LEASE_RENEWAL_MS: u64 = LEASE_MS / 3;
-/// A lease further ahead than this is refused: our lease plus tolerated clock skew plus slack.
+pub const LEASE_MS: u64 = 75 * 60 * 1_000;
+/// A record is signed again after this long. Renewals are most of what a large quiet mesh says, links are reliable and reconciliation
+/// finds what is lost, so half an hour is spare enough.
+pub const LEASE_RENEWAL_MS: u64 = 45 * 60 * 1_000;
+/// A lease further ahead than this is refused: our lease plus tolerated clock skew of 10 minutes plus slack.
 pub const LEASE_AHEAD_MS_MAX: u64 = 90 * 60 * 1_000;
 /// A record past its lease by more than this is refused: tolerated clock skew of 10 minutes on either side.
 pub const LEASE_GRACE_MS: u64 = 20 * 60 * 1_000;
@@ -45,6 +70,8 @@ pub const TOMBSTONE_EXTRA_MS: u64 = 5 * 60 * 1_000;
 pub const RECORD_COALESCE_MS: u64 = 50;
 /// A change of the neighbour list alone can wait longer: links come and go in bursts and nobody routes by the list.
 pub const NEIGHBOURS_COALESCE_MS: u64 = 2_000;
+/// ... and longer for each living node: under churn every death changes eight neighbour lists, and all of them go everywhere.
+pub const NEIGHBOURS_COALESCE_PER_NODE_MS: u64 = 60;
 /// Least time between two records of ours: five a second is faster than any backend changes.
 pub const RECORD_INTERVAL_MS_MIN: u64 = 200;
 /// An origin may change its record this often in a burst before it costs it ...
@@ -54,17 +81,29 @@ pub const ORIGIN_REFILL_MS: u64 = 500;
 
 /// Reconciliation with one random link, +- [`DIGEST_JITTER_MS`]. Eager push over ordered links loses little; this repairs the rest.
 pub const DIGEST_INTERVAL_MS: u64 = 5_000;
+/// The same in a large mesh, where records on their way make most tables differ and stamps find what a link lost.
+pub const DIGEST_INTERVAL_PARTIAL_MS: u64 = 15_000;
 /// So that a mesh started at once does not reconcile at once.
 pub const DIGEST_JITTER_MS: u64 = 1_000;
 /// A differing range of at most this many entries is listed (48 bytes each), a larger one is split.
 pub const RANGE_LISTED_MAX: usize = 64;
 /// Into how many parts a differing range is split: three rounds reach one entry of ten thousand.
 pub const RANGE_PARTS: usize = 16;
+/// What changed so long ago is sent again to a neighbour that becomes our child: about a hold and a round trip.
+pub const RECENT_MS: u64 = 1_000;
+/// Origins remembered for that.
+pub const RECENT_MAX: usize = 4_096;
+/// Neighbours outside the tree that get the stamp of a new record.
+pub const HAVE_LINKS: usize = 2;
+/// Stamps in one frame: 48 bytes each.
+pub const HAVE_MAX: usize = 512;
 /// Ranges that wait to be sent to one peer. More are dropped; the next digest finds them again.
 pub const RANGES_QUEUED_MAX: usize = 512;
 
-/// Every link is probed this often, because libp2p may take 10 s to notice a killed peer over UDP.
+/// Something is said on every link this often, because libp2p may take 10 s to notice a killed peer over UDP.
 pub const PROBE_INTERVAL_MS: u64 = 1_000;
+/// Nothing heard for this long: the peer is asked.
+pub const PROBE_SILENCE_MS: u64 = 1_500;
 /// Nothing heard for this long: suspected. Two probes lost and a half, and the least after which anyone may be declared dead.
 pub const SILENCE_MS: u64 = 2_500;
 /// A suspicion that nothing refuted for this long is a death.
@@ -83,10 +122,14 @@ pub const UNREACHABLE: u8 = 32;
 /// How long a lost path is poisoned before a longer one is believed: several one-way delays, so that echoes of it die first.
 pub const HOLD_MS: u64 = 500;
 
-/// Own loads are told at most this often when they change ...
+/// In a small mesh own loads are told at most this often when they change ...
 pub const LOAD_INTERVAL_MS_MIN: u64 = 100;
-/// ... and again after this long when they do not, so that their age says something.
+/// ... and in any mesh this often, so that their age says something.
 pub const LOAD_REFRESH_MS: u64 = 2_000;
+/// Loads of a node one hop away, and of one two hops away, are passed on this often; those further away are not.
+pub const LOAD_RELAY_MS: [u64; 2] = [20_000, 200_000];
+/// Nodes whose loads go into one frame.
+pub const BUSY_NODES_MAX: usize = 64;
 
 /// Nodes that dialling knows addresses of.
 pub const DIAL_TARGETS_MAX: usize = 256;

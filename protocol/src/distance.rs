@@ -12,10 +12,33 @@
 //! short, a stale way grows, which is a loss again and is held again: at worst there are 32 rounds.
 //!
 //! One byte per (origin, link) is heard and one is told: the first is the set of alternatives, the second makes every update a difference.
+//!
+//! The poison says *why* a way is not offered: [`THROUGH_YOU`] makes the neighbour our parent for that origin. So every node knows its
+//! children in a tree of fewest hops rooted at each origin, and news of the origin follows it: reverse path forwarding (Dalal and Metcalfe
+//! 1978), with trees that heal as distances do and share the work between all links. A neighbour of the last release clamps what it does
+//! not know to "unreachable", and is then sent everything.
 
 use std::collections::BTreeMap;
 
 use crate::config::{HOLD_MS, UNREACHABLE};
+
+/// Told to the neighbour that our way leads through.
+pub const THROUGH_YOU: u8 = UNREACHABLE + 1;
+/// The same, and we hold no record of the origin yet: a request for it.
+pub const THROUGH_YOU_UNSEEN: u8 = UNREACHABLE + 2;
+/// Nothing was heard of an origin on a link.
+const UNTOLD: u8 = u8::MAX;
+
+/// What a neighbour has said about its way to an origin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dependence {
+    /// Its way leads through us: it hears of the origin from us.
+    Child,
+    /// It has a way of its own, or is the origin.
+    Independent,
+    /// It has no way, or has not said.
+    Unknown,
+}
 use crate::gossip::Bits;
 use crate::gradient::Slot;
 
@@ -51,9 +74,12 @@ const NO_WAY: Way = Way { hops: UNREACHABLE, feasible: UNREACHABLE, via: None };
 struct Vector {
     /// Who is at the other end.
     peer: Slot,
-    /// By slot; short means unreachable.
+    /// By slot; short means untold.
     heard: Vec<u8>,
+    /// By slot; short means unreachable.
     told: Vec<u8>,
+    /// Breaks ties between ways of equal length.
+    rtt_ms: u32,
     /// Slots whose told value may be out of date.
     dirty: Bits,
     /// Nothing is heard from the peer at the moment: its ways do not count.
@@ -68,21 +94,33 @@ impl Vector {
         match slot {
             _ if self.muted => UNREACHABLE,
             _ if slot == self.peer => 0,
-            _ => value(&self.heard, slot),
+            _ => self.heard(slot).min(UNREACHABLE),
         }
     }
+
+    fn heard(&self, slot: Slot) -> u8 {
+        self.heard.get(slot.0 as usize).copied().unwrap_or(UNTOLD)
+    }
+
+    fn told(&self, slot: Slot) -> u8 {
+        self.told.get(slot.0 as usize).copied().unwrap_or(UNREACHABLE)
+    }
 }
 
-fn value(values: &[u8], slot: Slot) -> u8 {
-    values.get(slot.0 as usize).copied().unwrap_or(UNREACHABLE)
-}
-
-fn set_value(values: &mut Vec<u8>, slot: Slot, hops: u8) {
+fn set_value(values: &mut Vec<u8>, slot: Slot, hops: u8, unset: u8) {
     let at = slot.0 as usize;
     if values.len() <= at {
-        values.resize(at + 1, UNREACHABLE);
+        grow(values, at + 1, unset);
     }
     values[at] = hops;
+}
+
+/// Lengthens by little more than is needed: these columns are most of what a known origin costs.
+fn grow<T: Clone>(column: &mut Vec<T>, len: usize, unset: T) {
+    if column.capacity() < len {
+        column.reserve_exact(len + len / 16 - column.len());
+    }
+    column.resize(len, unset);
 }
 
 impl Distances {
@@ -91,10 +129,10 @@ impl Distances {
         Self { me, ways: Vec::new(), vectors: BTreeMap::new(), held: BTreeMap::new(), changed: Bits::default() }
     }
 
-    pub fn link_up(&mut self, link: LinkId, peer: Slot, now_ms: u64) {
+    pub fn link_up(&mut self, link: LinkId, peer: Slot, rtt_ms: u32, now_ms: u64) {
         let mut dirty = Bits::default();
         (0..self.ways.len() as u32).for_each(|slot| _ = dirty.insert(slot));
-        let vector = Vector { peer, heard: Vec::new(), told: Vec::new(), dirty, muted: false, fresh: true };
+        let vector = Vector { peer, heard: Vec::new(), told: Vec::new(), rtt_ms, dirty, muted: false, fresh: true };
         self.vectors.insert(link, vector);
         self.choose(peer, now_ms);
     }
@@ -122,13 +160,20 @@ impl Distances {
         }
     }
 
+    /// The round trip of a link was measured; ways in use stay.
+    pub fn measured(&mut self, link: LinkId, rtt_ms: u32) {
+        if let Some(vector) = self.vectors.get_mut(&link) {
+            vector.rtt_ms = rtt_ms;
+        }
+    }
+
     /// The peer says that it is `hops` away from `slot`.
     pub fn heard(&mut self, link: LinkId, slot: Slot, hops: u8, now_ms: u64) {
         let Some(vector) = self.vectors.get_mut(&link) else { return };
         if slot == self.me || slot == vector.peer {
             return;
         }
-        set_value(&mut vector.heard, slot, hops.clamp(1, UNREACHABLE));
+        set_value(&mut vector.heard, slot, hops.clamp(1, THROUGH_YOU_UNSEEN), UNTOLD);
         self.make_room(slot);
         self.choose(slot, now_ms);
     }
@@ -154,8 +199,8 @@ impl Distances {
             *way = NO_WAY;
         }
         for vector in self.vectors.values_mut() {
-            set_value(&mut vector.heard, slot, UNREACHABLE);
-            set_value(&mut vector.told, slot, UNREACHABLE);
+            set_value(&mut vector.heard, slot, UNTOLD, UNTOLD);
+            set_value(&mut vector.told, slot, UNREACHABLE, UNREACHABLE);
             vector.dirty.remove(slot.0);
         }
     }
@@ -176,6 +221,32 @@ impl Distances {
         self.vectors.values().filter(|vector| vector.offers(slot) < UNREACHABLE).count()
     }
 
+    /// Fewest hops to the peer of a link without that link.
+    pub fn detour(&self, link: LinkId) -> Option<u8> {
+        let peer = self.vectors.get(&link)?.peer;
+        let others = self.vectors.iter().filter(|(other, _)| **other != link);
+        others.map(|(_, vector)| vector.offers(peer).saturating_add(1)).min().filter(|hops| *hops < UNREACHABLE)
+    }
+
+    /// Bytes that the columns take.
+    pub fn bytes(&self) -> usize {
+        let vectors = self.vectors.values().map(|vector| vector.heard.capacity() + vector.told.capacity() + vector.dirty.bytes());
+        self.ways.capacity() * size_of::<Way>() + vectors.sum::<usize>() + self.changed.bytes() + self.held.len() * 24
+    }
+
+    /// What the peer of `link` last said about its way to `slot`.
+    pub fn dependence(&self, link: LinkId, slot: Slot) -> Dependence {
+        let Some(vector) = self.vectors.get(&link) else { return Dependence::Unknown };
+        let heard = vector.heard(slot);
+        if slot == vector.peer || heard < UNREACHABLE {
+            Dependence::Independent
+        } else if heard == THROUGH_YOU || heard == THROUGH_YOU_UNSEEN {
+            Dependence::Child
+        } else {
+            Dependence::Unknown
+        }
+    }
+
     /// Tells every link about `slot` again if what it was told is out of date.
     pub fn touch(&mut self, slot: Slot) {
         self.vectors.values_mut().for_each(|vector| _ = vector.dirty.insert(slot.0));
@@ -191,19 +262,22 @@ impl Distances {
         self.vectors.get(&link).is_some_and(|vector| vector.fresh || !vector.dirty.is_empty())
     }
 
-    /// Up to `max` differences from what the link was told, and whether this is the first frame of a whole vector. Slots for which `known`
-    /// says no stay unsaid until they are touched again.
-    pub fn tell(&mut self, link: LinkId, max: usize, known: impl Fn(Slot) -> bool) -> Option<(bool, Vec<(Slot, u8)>)> {
+    /// Up to `max` differences from what the link was told, and whether this is the first frame of a whole vector. Slots whose record is
+    /// not `known` stay unsaid until they are touched again, except to the neighbour that led us to them; where it answers `None`, to
+    /// that one too.
+    pub fn tell(&mut self, link: LinkId, max: usize, known: impl Fn(Slot) -> Option<bool>) -> Option<(bool, Vec<(Slot, u8)>)> {
         let mut entries = Vec::new();
         while entries.len() < max {
             let Some(slot) = self.vectors.get_mut(&link)?.dirty.pop().map(Slot) else { break };
-            if !known(slot) {
+            let Some(hops) = known(slot).and_then(|known| self.to_tell(link, slot, known)) else { continue };
+            let vector = self.vectors.get_mut(&link)?;
+            let told = vector.told(slot);
+            if told == hops {
                 continue;
             }
-            let hops = self.to_tell(link, slot);
-            let told = &mut self.vectors.get_mut(&link)?.told;
-            if value(told, slot) != hops {
-                set_value(told, slot, hops);
+            set_value(&mut vector.told, slot, hops, UNREACHABLE);
+            // That the record has arrived by now is what the neighbour expects.
+            if (told, hops) != (THROUGH_YOU_UNSEEN, THROUGH_YOU) {
                 entries.push((slot, hops));
             }
         }
@@ -211,22 +285,29 @@ impl Distances {
         (whole || !entries.is_empty()).then_some((whole, entries))
     }
 
-    fn to_tell(&self, link: LinkId, slot: Slot) -> u8 {
+    fn to_tell(&self, link: LinkId, slot: Slot, known: bool) -> Option<u8> {
         let way = self.way(slot);
-        let through_there = way.via == Some(link) || self.vectors.get(&link).is_some_and(|vector| vector.peer == slot);
-        if slot == self.me || through_there { UNREACHABLE } else { way.hops }
+        let is_peer = self.vectors.get(&link).is_some_and(|vector| vector.peer == slot);
+        match known {
+            _ if slot == self.me || is_peer => Some(UNREACHABLE),
+            true if way.via == Some(link) => Some(THROUGH_YOU),
+            false if way.via == Some(link) => Some(THROUGH_YOU_UNSEEN),
+            true => Some(way.hops),
+            false => None,
+        }
     }
 
     fn way(&self, slot: Slot) -> Way {
         self.ways.get(slot.0 as usize).copied().unwrap_or(NO_WAY)
     }
 
-    /// The shortest way on offer, the one in use first among equals.
+    /// The shortest way on offer; among equals the one in use, then the quickest.
     fn best(&self, slot: Slot) -> Way {
         let current = self.way(slot).via;
-        let offers = self.vectors.iter().map(|(link, vector)| (vector.offers(slot), current != Some(*link), *link));
+        let offers =
+            self.vectors.iter().map(|(link, vector)| (vector.offers(slot), current != Some(*link), vector.rtt_ms, *link));
         match offers.min() {
-            Some((hops, _, link)) if hops + 1 < UNREACHABLE => Way { hops: hops + 1, feasible: UNREACHABLE, via: Some(link) },
+            Some((hops, _, _, link)) if hops + 1 < UNREACHABLE => Way { hops: hops + 1, feasible: UNREACHABLE, via: Some(link) },
             _ => NO_WAY,
         }
     }
@@ -267,7 +348,7 @@ impl Distances {
     fn make_room(&mut self, slot: Slot) {
         let needed = slot.0 as usize + 1;
         if self.ways.len() < needed {
-            self.ways.resize(needed, NO_WAY);
+            grow(&mut self.ways, needed, NO_WAY);
         }
     }
 }

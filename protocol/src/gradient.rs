@@ -1,17 +1,24 @@
 //! The gradient table: what this node holds about every origin.
 //!
-//! A slot per origin, 80 bytes of its own at most; the record itself is immutable and shared. Distances live beside it by slot number
-//! ([`Distances`](crate::distance::Distances)). A slot without a record is a name that somebody told a distance for before the record
-//! arrived: it is never shown and never passed on, so a ghost cannot enter by hearsay.
+//! A slot per origin. Records are immutable and shared; what is kept of its own for each origin lies in columns (a pointer, a standing, a
+//! place in the order of ids) and takes a few dozen bytes with distances and loads, 80 at most. Distances live beside the table by slot
+//! number ([`Distances`](crate::distance::Distances)). A slot without a record is a name that somebody told a distance for before the
+//! record arrived: it is never shown and never passed on, so a ghost cannot enter by hearsay.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{ORIGIN_BURST, ORIGIN_REFILL_MS, ORIGINS_MAX};
-use crate::identity::{NodeId, Slug};
+use crate::gossip::ranges::EVERYTHING;
+use crate::identity::NodeId;
 use crate::mesh::DeathCause;
-use crate::record::{Announcement, Load};
+use crate::record::Announcement;
 use crate::wire::{RangeDigest, Stamp};
+
+mod near;
+
+pub use near::NearLoads;
 
 /// Number of an origin in the table, used again after it was forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,22 +35,16 @@ pub enum Standing {
     Quarantined,
 }
 
-/// One origin.
-#[derive(Clone, Debug)]
-pub struct Origin {
+/// One origin, as it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
     pub id: NodeId,
-    pub record: Option<Arc<Announcement>>,
+    pub record: Option<&'a Arc<Announcement>>,
     pub standing: Standing,
-    /// Where it is near enough to tell.
-    pub loads: Option<Box<Loads>>,
-    bucket: Bucket,
 }
 
-/// What an origin said about how busy it is, and when (monotonic milliseconds).
-pub type Loads = BTreeMap<Slug, (Load, u64)>;
-
 /// How many changes of its record an origin may still make.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     spent: u16,
     /// In units of [`ORIGIN_REFILL_MS`].
@@ -51,6 +52,10 @@ struct Bucket {
 }
 
 impl Bucket {
+    fn is_full(&self, now_ms: u64) -> bool {
+        ((now_ms / ORIGIN_REFILL_MS) as u32).wrapping_sub(self.refilled_at) >= u32::from(self.spent)
+    }
+
     fn take(&mut self, now_ms: u64) -> bool {
         let at = (now_ms / ORIGIN_REFILL_MS) as u32;
         let regained = at.wrapping_sub(self.refilled_at);
@@ -63,52 +68,63 @@ impl Bucket {
 }
 
 /// All origins, this node among them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gradient {
-    index: BTreeMap<NodeId, Slot>,
-    origins: Vec<Option<Origin>>,
+    /// Slots in use, in order of id.
+    order: Vec<Slot>,
+    records: Vec<Option<Arc<Announcement>>>,
+    standings: Vec<Standing>,
+    /// Ids of the slots without a record.
+    names: BTreeMap<Slot, NodeId>,
     free: Vec<Slot>,
+    /// Of origins whose record changed lately.
+    buckets: BTreeMap<Slot, Bucket>,
+    /// Count and sum of everything leased, as long as nothing changes and until when.
+    whole: Cell<Option<(usize, u128, u64)>>,
     refused: u64,
 }
 
 impl Gradient {
     pub fn slot(&self, id: &NodeId) -> Option<Slot> {
-        self.index.get(id).copied()
+        self.place(id).ok().map(|at| self.order[at])
     }
 
     /// The slot of `id`, a new one if need be; `None` when the table is full.
     pub fn slot_or_new(&mut self, id: NodeId) -> Option<Slot> {
-        if let Some(slot) = self.slot(&id) {
-            return Some(slot);
-        }
+        let at = match self.place(&id) {
+            Ok(at) => return Some(self.order[at]),
+            Err(at) => at,
+        };
         if self.is_full() {
             self.refused += 1;
             return None;
         }
-        let slot = self.free.pop().unwrap_or(Slot(self.origins.len() as u32));
-        if slot.0 as usize == self.origins.len() {
-            self.origins.push(None);
+        let slot = self.free.pop().unwrap_or(Slot(self.records.len() as u32));
+        if slot.0 as usize == self.records.len() {
+            make_room(&mut self.records);
+            make_room(&mut self.standings);
+            self.records.push(None);
+            self.standings.push(Standing::Suspected);
         }
-        let bucket = Bucket { spent: 0, refilled_at: 0 };
-        self.origins[slot.0 as usize] = Some(Origin { id, record: None, standing: Standing::Suspected, loads: None, bucket });
-        self.index.insert(id, slot);
+        self.standings[slot.0 as usize] = Standing::Suspected;
+        self.names.insert(slot, id);
+        make_room(&mut self.order);
+        self.order.insert(at, slot);
         Some(slot)
     }
 
     pub fn is_full(&self) -> bool {
-        self.index.len() >= ORIGINS_MAX
+        self.order.len() >= ORIGINS_MAX
     }
 
-    pub fn get(&self, slot: Slot) -> Option<&Origin> {
-        self.origins.get(slot.0 as usize)?.as_ref()
-    }
-
-    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Origin> {
-        self.origins.get_mut(slot.0 as usize)?.as_mut()
+    pub fn get(&self, slot: Slot) -> Option<Origin<'_>> {
+        let record = self.records.get(slot.0 as usize)?.as_ref();
+        let id = record.map(|held| held.record.node).or_else(|| self.names.get(&slot).copied())?;
+        Some(Origin { id, record, standing: self.standings[slot.0 as usize] })
     }
 
     pub fn record(&self, slot: Slot) -> Option<&Arc<Announcement>> {
-        self.get(slot)?.record.as_ref()
+        self.records.get(slot.0 as usize)?.as_ref()
     }
 
     /// The record held of `id`.
@@ -120,29 +136,62 @@ impl Gradient {
         self.record(slot).is_some()
     }
 
+    /// Puts a record in the place of the one before, which is returned. `slot` is that of its node.
+    pub fn put_record(&mut self, slot: Slot, record: Arc<Announcement>) -> Option<Arc<Announcement>> {
+        self.whole.set(None);
+        self.names.remove(&slot);
+        self.records[slot.0 as usize].replace(record)
+    }
+
+    pub fn standing(&self, slot: Slot) -> Option<Standing> {
+        self.standings.get(slot.0 as usize).copied()
+    }
+
+    pub fn set_standing(&mut self, slot: Slot, standing: Standing) {
+        self.standings[slot.0 as usize] = standing;
+    }
+
     /// Counts one more change of the origin's record; whether it is within its rate.
     pub fn within_rate(&mut self, slot: Slot, now_ms: u64) -> bool {
-        self.get_mut(slot).is_none_or(|origin| origin.bucket.take(now_ms))
+        self.buckets.entry(slot).or_default().take(now_ms)
+    }
+
+    /// Forgets the changes that were long ago.
+    pub fn sweep(&mut self, now_ms: u64) {
+        self.buckets.retain(|_, bucket| !bucket.is_full(now_ms));
     }
 
     pub fn remove(&mut self, slot: Slot) {
-        if let Some(origin) = self.origins.get_mut(slot.0 as usize).and_then(Option::take) {
-            self.index.remove(&origin.id);
-            self.free.push(slot);
-        }
+        let Some(at) = self.get(slot).and_then(|origin| self.place(&origin.id).ok()) else { return };
+        self.order.remove(at);
+        self.names.remove(&slot);
+        self.buckets.remove(&slot);
+        self.records[slot.0 as usize] = None;
+        self.free.push(slot);
+        self.whole.set(None);
     }
 
     /// Every slot in order of id, those without a record too.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Origin)> {
-        self.index.values().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, Origin<'_>)> {
+        self.order.iter().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+    }
+
+    /// The slot at a place in the order of ids.
+    pub fn nth(&self, at: usize) -> Option<Slot> {
+        self.order.get(at).copied()
+    }
+
+    /// Slots without a record.
+    pub fn nameless(&self) -> impl Iterator<Item = Slot> {
+        self.names.keys().copied()
     }
 
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.order.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.order.is_empty()
     }
 
     /// How many origins found no room.
@@ -150,15 +199,30 @@ impl Gradient {
         self.refused
     }
 
-    /// The records in a range that are still leased at `wall_ms`, in order of origin.
-    fn leased_in(&self, from: NodeId, to: NodeId, wall_ms: u64) -> impl Iterator<Item = &Arc<Announcement>> {
-        let slots = (from <= to).then(|| self.index.range(from..=to)).into_iter().flatten();
-        slots.filter_map(|(_, slot)| self.record(*slot)).filter(move |held| held.record.lease_until_ms > wall_ms)
+    /// Bytes of its own that the table takes; records are shared.
+    pub fn bytes(&self) -> usize {
+        let columns = self.records.capacity() * size_of::<Option<Arc<Announcement>>>() + self.standings.capacity();
+        let slots = (self.order.capacity() + self.free.capacity()) * size_of::<Slot>();
+        columns + slots + self.names.len() * 48 + self.buckets.len() * 24
     }
 
     /// How many records lie in a range, and the sum that stands for them.
     pub fn summary(&self, from: NodeId, to: NodeId, wall_ms: u64) -> (usize, u128) {
-        self.leased_in(from, to, wall_ms).fold((0, 0), |(count, sum), held| (count + 1, sum.wrapping_add(held.fingerprint)))
+        if (from, to) != EVERYTHING {
+            let (count, sum, _) = self.add_up(from, to, wall_ms);
+            return (count, sum);
+        }
+        let (count, sum, until_ms) =
+            self.whole.get().filter(|whole| wall_ms < whole.2).unwrap_or_else(|| self.add_up(from, to, wall_ms));
+        self.whole.set(Some((count, sum, until_ms)));
+        (count, sum)
+    }
+
+    /// Count, sum and the first lease that runs out.
+    fn add_up(&self, from: NodeId, to: NodeId, wall_ms: u64) -> (usize, u128, u64) {
+        self.leased_in(from, to, wall_ms).fold((0, 0, u64::MAX), |(count, sum, until_ms), held| {
+            (count + 1, sum.wrapping_add(held.fingerprint), until_ms.min(held.record.lease_until_ms))
+        })
     }
 
     /// The stamps in a range.
@@ -170,16 +234,39 @@ impl Gradient {
     pub fn range_summary(&self, from: NodeId, to: NodeId, wall_ms: u64) -> RangeDigest {
         RangeDigest { from, to, fingerprint: self.summary(from, to, wall_ms).1, entries: None }
     }
+
+    /// The records in a range that are still leased at `wall_ms`, in order of origin.
+    fn leased_in(&self, from: NodeId, to: NodeId, wall_ms: u64) -> impl Iterator<Item = &Arc<Announcement>> {
+        let start = self.place(&from).unwrap_or_else(|at| at);
+        let slots = self.order[start..].iter();
+        let inside = slots.take_while(move |slot| self.get(**slot).is_some_and(|origin| origin.id <= to));
+        inside.filter_map(|slot| self.record(*slot)).filter(move |held| held.record.lease_until_ms > wall_ms)
+    }
+
+    /// Where `id` stands in the order, or would.
+    fn place(&self, id: &NodeId) -> Result<usize, usize> {
+        self.order.binary_search_by(|slot| self.id_at(*slot).cmp(id))
+    }
+
+    /// The id of a slot in use.
+    fn id_at(&self, slot: Slot) -> NodeId {
+        match &self.records[slot.0 as usize] {
+            Some(held) => held.record.node,
+            None => self.names[&slot],
+        }
+    }
+}
+
+/// Room for one more, by sixteenths: a column that doubles would cost up to twice what it holds.
+fn make_room<T>(column: &mut Vec<T>) {
+    if column.len() == column.capacity() {
+        column.reserve_exact(column.len() / 16 + 8);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_origin_of_its_own_is_small() {
-        assert!(size_of::<Option<Origin>>() <= 80, "{} bytes", size_of::<Option<Origin>>());
-    }
 
     #[test]
     fn slots_are_reused_and_bounded() {

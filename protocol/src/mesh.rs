@@ -4,8 +4,8 @@
 //! `handle_timeout(now)`. Frames are *pulled*: after [`Output::WantsSend`] call `poll_send` whenever the link's writer is free, until it
 //! returns `None`; what changes meanwhile is folded into what is still to be sent, so a slow peer costs dirty bits and never a backlog.
 //!
-//! This release connects everyone with everyone up to [`LINKS_WANTED`](crate::config::LINKS_WANTED) links and pushes what is new to every
-//! link at once. A bounded active view and a broadcast tree are absent; they change who is linked and pushed to, not what is said.
+//! Who is linked is decided in `active`, who is told of a new record in `spread`, what two neighbours lack of each other in `reconcile`,
+//! who is alive in `standing`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,33 +14,40 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 mod accept;
+mod active;
 mod blame;
 mod dial;
 mod link;
+mod loads;
 mod look;
 mod own;
 mod receive;
+mod reconcile;
 mod send;
+mod spread;
 mod standing;
 mod vocabulary;
 
 pub use look::OriginView;
+pub use spread::SpreadCount;
 pub use vocabulary::{Blame, CloseReason, DeathCause, Event, Input, LinkLoss, MeshConfig, Now, Output};
 
 use self::accept::{Pending, Proof, Want};
+use self::active::Active;
 use self::blame::Offences;
 use self::dial::Dialler;
 use self::link::Link;
 use self::own::Own;
+use self::spread::Recent;
 use crate::config::{
-    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CHAINS_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, DIGEST_INTERVAL_MS,
-    DIGEST_JITTER_MS, EVENTS_QUEUED_MAX, FETCH_RETRY_MS, LATE_MS, LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX,
-    NEIGHBOURS_COALESCE_MS, RECORD_COALESCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
+    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CHAINS_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS,
+    LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX, NEIGHBOURS_COALESCE_MS, NEIGHBOURS_COALESCE_PER_NODE_MS, PROBE_INTERVAL_MS,
+    RECORD_COALESCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
 };
 use crate::distance::{Distances, LinkId};
 use crate::gossip::Interned;
 use crate::gossip::ranges::EVERYTHING;
-use crate::gradient::{Gradient, Slot, Standing};
+use crate::gradient::{Gradient, NearLoads, Slot, Standing};
 use crate::identity::{BodyHash, CertificateHash, NodeId, Slug};
 use crate::liveness::{Suspicions, short_number};
 use crate::record::{CapabilityBody, Load, Offered};
@@ -66,8 +73,18 @@ pub struct Mesh {
     offences: Offences,
     dialler: Dialler,
     dialled_ms: u64,
+    active: Active,
+    recent: Recent,
+    spread: SpreadCount,
+    /// Origins that are believed to be alive, this node among them.
+    alive: usize,
+    /// When something is next said on every link.
+    tick_at_ms: u64,
     own_loads: BTreeMap<Slug, Load>,
+    near_loads: NearLoads,
     loads_told_ms: u64,
+    /// When loads of others were last passed on.
+    relayed_ms: u64,
     timers: Timers,
     /// Until when this node doubts itself and accuses nobody.
     doubt_until_ms: u64,
@@ -98,7 +115,7 @@ pub struct Refused {
 impl Mesh {
     /// Asks at once for its incarnation to be written down; says nothing to anybody before that is done.
     pub fn new(config: MeshConfig, now: Now) -> Self {
-        let rng = ChaCha12Rng::seed_from_u64(config.seed);
+        let mut rng = ChaCha12Rng::seed_from_u64(config.seed);
         let own = Own::new(config, now);
         let mut table = Gradient::default();
         let me = table.slot_or_new(own.id).expect("an empty table has room");
@@ -120,8 +137,15 @@ impl Mesh {
             offences: Offences::default(),
             dialler: Dialler::new(own.id),
             dialled_ms: 0,
+            active: Active::default(),
+            recent: Recent::default(),
+            spread: SpreadCount::default(),
+            alive: 0,
+            tick_at_ms: now.mono_ms + rng.random_range(0..=PROBE_INTERVAL_MS),
             own_loads: BTreeMap::new(),
+            near_loads: NearLoads::default(),
             loads_told_ms: 0,
+            relayed_ms: 0,
             timers: Timers::default(),
             doubt_until_ms: 0,
             clock_offset_ms: offset_ms(now),
@@ -136,6 +160,8 @@ impl Mesh {
         };
         mesh.outputs.push_back(Output::PersistIncarnation(mesh.own.incarnation()));
         mesh.timers.set(Timer::Sweep, now.mono_ms + SWEEP_INTERVAL_MS);
+        mesh.timers.set(Timer::View, now.mono_ms);
+        mesh.timers.set(Timer::Links, mesh.tick_at_ms);
         mesh.arm_digest(now);
         mesh
     }
@@ -152,7 +178,7 @@ impl Mesh {
             Input::LinkDown { peer, cause } => self.link_down(peer, cause, now),
             Input::Frame { peer, frame } => self.receive(peer, frame, now),
             Input::BadFrame { peer, .. } => self.blame_peer(peer, Blame::BadFrame, now),
-            Input::DialFailed { node } => self.dialler.failed(&node, now.mono_ms, &mut self.rng),
+            Input::DialFailed { node } => self.dial_failed(node, now),
             Input::Offer(offers) => self.offer(offers, now),
             Input::Addresses(addresses) => self.address(addresses, now),
             Input::Rename(name) => self.amend_own(now, |own| own.rename(name)),
@@ -202,6 +228,8 @@ impl Mesh {
             Timer::Digest => self.start_digest(now),
             Timer::Fetch => self.ask_for_missing(now),
             Timer::Dial => self.dial(now),
+            Timer::View => self.tend(now),
+            Timer::Bootstrap => self.end_bootstrap(now),
             Timer::Loads => self.tell_loads(now),
             Timer::Sweep => self.sweep(now),
         }
@@ -216,7 +244,8 @@ impl Mesh {
         if self.suspicions.take_changed() {
             self.arm_verdicts(now);
         }
-        let dial_at = self.dialler.next_ms(self.links.len()).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
+        let dial_at =
+            self.dialler.next_ms(self.active.wanted(), self.links.len()).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
         self.timers.put(Timer::Dial, dial_at);
         self.announce_sends();
         if std::mem::take(&mut self.roster_changed) {
@@ -284,9 +313,10 @@ impl Mesh {
         self.links.insert(id, Link::new(id, peer, slot, rtt_ms, now.mono_ms));
         self.link_of.insert(peer, id);
         self.dialler.linked(&peer);
-        self.distances.link_up(id, slot, now.mono_ms);
+        self.distances.link_up(id, slot, rtt_ms, now.mono_ms);
         self.suspicions.heard(slot);
         self.take_chain(chain, id, now);
+        self.begin_bootstrap(id, now);
         self.greet(id, now);
         self.timers.sooner(Timer::Links, now.mono_ms);
         self.neighbours_changed(now);
@@ -301,6 +331,7 @@ impl Mesh {
         let (me, own_id) = (self.me, self.own.id);
         let signed = self.table.has_record(me);
         let has_loads = !self.own_loads.is_empty();
+        let reconciles = own_id < self.links[&id].peer && self.active.may_reconcile(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         if signed {
             link.outbox.records.insert(me.0);
@@ -309,7 +340,8 @@ impl Mesh {
             link.outbox.records.insert(link.slot.0);
         }
         link.outbox.loads = has_loads;
-        if own_id < link.peer {
+        link.outbox.alive = true;
+        if reconciles {
             link.outbox.add_range(summary);
         }
     }
@@ -330,6 +362,7 @@ impl Mesh {
         self.forget_introduced(&link, now);
         self.dialler.lost(&peer, now.mono_ms);
         self.neighbours_changed(now);
+        self.tend_soon(now);
         Some(link)
     }
 
@@ -340,6 +373,8 @@ impl Mesh {
     fn measured(&mut self, peer: NodeId, ms: u32) {
         if let Some(link) = self.link(&peer) {
             link.rtt_ms = ms;
+            let id = link.id;
+            self.distances.measured(id, ms);
             self.condition_generation += 1;
         }
     }
@@ -383,15 +418,20 @@ impl Mesh {
 
     fn dial(&mut self, now: Now) {
         self.dialled_ms = now.mono_ms;
-        for (node, addresses) in self.dialler.due(self.links.len(), now.mono_ms, &mut self.rng) {
+        for (node, addresses) in self.dialler.due(self.active.wanted(), self.links.len(), now.mono_ms, &mut self.rng) {
             self.outputs.push_back(Output::Dial { node, addresses });
         }
+    }
+
+    fn dial_failed(&mut self, node: NodeId, now: Now) {
+        self.dialler.failed(&node, now.mono_ms, &mut self.rng);
+        self.tend_soon(now);
     }
 
     /// Tells the address book of a linked peer's addresses.
     fn remember(&mut self, slot: Slot) {
         let Some(origin) = self.table.get(slot) else { return };
-        let addresses = origin.record.as_ref().map(|held| held.record.addresses.clone()).unwrap_or_default();
+        let addresses = origin.record.map(|held| held.record.addresses.clone()).unwrap_or_default();
         if self.link_of.contains_key(&origin.id) && !addresses.is_empty() {
             self.outputs.push_back(Output::Remember { node: origin.id, addresses });
         }
@@ -438,7 +478,7 @@ impl Mesh {
 
     fn neighbours_changed(&mut self, now: Now) {
         if self.table.has_record(self.me) {
-            self.want_sign(NEIGHBOURS_COALESCE_MS, now);
+            self.want_sign(NEIGHBOURS_COALESCE_MS.max(self.alive as u64 * NEIGHBOURS_COALESCE_PER_NODE_MS), now);
         }
     }
 
@@ -459,63 +499,12 @@ impl Mesh {
         self.judge(self.me, now);
     }
 
-    // Loads
-
-    fn own_load(&mut self, loads: Vec<(Slug, Load)>, now: Now) {
-        let before = std::mem::replace(&mut self.own_loads, loads.into_iter().collect());
-        if self.own_loads != before {
-            self.condition_generation += 1;
-            let earliest = self.loads_told_ms + crate::config::LOAD_INTERVAL_MS_MIN;
-            self.timers.sooner(Timer::Loads, earliest.max(now.mono_ms));
-        }
-    }
-
-    fn tell_loads(&mut self, now: Now) {
-        self.loads_told_ms = now.mono_ms;
-        self.links.values_mut().for_each(|link| link.outbox.loads = true);
-        self.timers.set(Timer::Loads, now.mono_ms + crate::config::LOAD_REFRESH_MS);
-    }
-
-    // Reconciliation
-
-    fn arm_digest(&mut self, now: Now) {
-        let jitter = self.rng.random_range(0..=2 * DIGEST_JITTER_MS);
-        self.timers.set(Timer::Digest, now.mono_ms + DIGEST_INTERVAL_MS - DIGEST_JITTER_MS + jitter);
-    }
-
-    fn start_digest(&mut self, now: Now) {
-        self.arm_digest(now);
-        if self.links.is_empty() {
-            return;
-        }
-        let at = self.rng.random_range(0..self.links.len());
-        let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);
-        if let Some(link) = self.links.values_mut().nth(at) {
-            link.outbox.add_range(summary);
-        }
-    }
-
-    /// Asks for every body and chain that is missing: each time another link.
-    fn ask_for_missing(&mut self, now: Now) {
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
-        for (want, asked) in &mut self.wants {
-            let next = links.iter().find(|link| asked.is_none_or(|asked| **link > asked)).or(links.first());
-            *asked = next.copied();
-            let Some(link) = next.and_then(|next| self.links.get_mut(next)) else { break };
-            match want {
-                Want::Chain(hash) => link.outbox.want_chain(*hash),
-                Want::Body(hash) => link.outbox.want_body(*hash),
-            }
-        }
-        if !self.wants.is_empty() {
-            self.timers.set(Timer::Fetch, now.mono_ms + FETCH_RETRY_MS);
-        }
-    }
-
+    /// Every change of a standing goes through here: the living are counted.
     fn set_standing(&mut self, slot: Slot, standing: Standing) {
-        if let Some(origin) = self.table.get_mut(slot) {
-            origin.standing = standing;
-        }
+        let before = self.table.standing(slot);
+        self.alive -= usize::from(before == Some(Standing::Alive));
+        self.alive += usize::from(standing == Standing::Alive);
+        self.table.set_standing(slot, standing);
     }
 }
 

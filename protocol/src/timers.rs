@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub enum Timer {
     /// Sign the own record again.
     Sign,
-    /// Probe links and notice silent ones.
+    /// Say that we are here, and notice silent links.
     Links,
     /// Believe longer ways again.
     Holds,
@@ -20,7 +20,11 @@ pub enum Timer {
     /// Ask for missing bodies and chains.
     Fetch,
     Dial,
-    /// Tell own loads.
+    /// Fill and trim the active view.
+    View,
+    /// The first link may have told everything.
+    Bootstrap,
+    /// Tell changed loads at once.
     Loads,
     /// Expire leases, forget tombstones, sweep what nobody names.
     Sweep,

@@ -35,6 +35,9 @@ pub enum Frame {
     Probe(Probe),
     ProbeReply(Probe),
     Suspect(Suspect),
+    Alive(Alive),
+    Busy(Busy),
+    Have(Have),
     /// "I gossip with enough others": the receiver ends the link too. Says nothing of anybody's health.
     Bye,
     /// A kind or version from a later release: skipped.
@@ -110,13 +113,13 @@ pub struct Distances {
     pub entries: Vec<(NodeId, u8)>,
 }
 
-/// How busy capabilities are.
+/// How busy capabilities are, as the last release says it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Loads {
     pub nodes: Vec<NodeLoads>,
 }
 
-/// The loads of one node: in this release always the sender's own.
+/// The loads of one node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct NodeLoads {
     pub node: NodeId,
@@ -129,6 +132,77 @@ pub struct NodeLoads {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Probe {
     pub nonce: u64,
+}
+
+/// "I am here", unasked, on a link on which nothing else was said for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alive {
+    /// Links of the sender, so that neither side sheds one that the other needs.
+    pub links: u8,
+}
+
+/// Stamps of records that the sender holds, for whoever should have them by now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Have {
+    pub stamps: Vec<Stamp>,
+}
+
+/// How busy nodes are, in few bytes: takes the place of [`Loads`], which is still understood.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Busy {
+    pub nodes: Vec<BusyNode>,
+}
+
+/// The loads of one node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BusyNode {
+    pub node: NodeId,
+    /// How long ago the node itself said so.
+    pub age_ms: u32,
+    pub loads: Vec<BusyLoad>,
+}
+
+/// The load of one capability.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BusyLoad {
+    pub slug: SlugHash,
+    pub running: u16,
+    pub waiting: u16,
+    pub slots: u16,
+    /// Tenths of tokens per second.
+    pub speed: u16,
+}
+
+/// The first four bytes of a slug's blake3 hash: enough to tell one node's capabilities apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct SlugHash([u8; 4]);
+
+impl SlugHash {
+    pub fn of(slug: &Slug) -> Self {
+        let mut first = [0; 4];
+        first.copy_from_slice(&blake3::hash(slug.as_str().as_bytes()).as_bytes()[..4]);
+        Self(first)
+    }
+}
+
+impl BusyNode {
+    pub fn new(node: NodeId, age_ms: u64, loads: impl Iterator<Item = (SlugHash, Load)>) -> Self {
+        let loads = loads.map(|(slug, load)| BusyLoad {
+            slug,
+            running: load.running,
+            waiting: load.waiting,
+            slots: load.slots,
+            speed: (load.tokens_per_second * 10.0) as u16,
+        });
+        Self { node, age_ms: u32::try_from(age_ms).unwrap_or(u32::MAX), loads: loads.collect() }
+    }
+}
+
+impl BusyLoad {
+    pub fn load(self) -> Load {
+        let tokens_per_second = f32::from(self.speed) / 10.0;
+        Load { running: self.running, waiting: self.waiting, slots: self.slots, tokens_per_second }
+    }
 }
 
 /// "I hear nothing of this node." It names the newest record that the accuser holds, so that a newer one refutes it.
@@ -157,6 +231,9 @@ const KIND_PROBE: u8 = 6;
 const KIND_PROBE_REPLY: u8 = 7;
 const KIND_SUSPECT: u8 = 8;
 const KIND_BYE: u8 = 9;
+const KIND_ALIVE: u8 = 11;
+const KIND_BUSY: u8 = 12;
+const KIND_HAVE: u8 = 13;
 
 /// Reads one frame. Signatures in it are not looked at yet.
 pub fn decode(bytes: &[u8]) -> Result<Unverified, FrameError> {
@@ -174,6 +251,9 @@ impl Frame {
             Self::Probe(body) => framed(KIND_PROBE, body),
             Self::ProbeReply(body) => framed(KIND_PROBE_REPLY, body),
             Self::Suspect(body) => framed(KIND_SUSPECT, body),
+            Self::Alive(body) => framed(KIND_ALIVE, body),
+            Self::Busy(body) => framed(KIND_BUSY, body),
+            Self::Have(body) => framed(KIND_HAVE, body),
             Self::Bye => vec![KIND_BYE, FRAME_VERSION],
             Self::Unknown { kind, version } => vec![*kind, *version],
         }
@@ -196,6 +276,9 @@ impl Frame {
             KIND_PROBE_REPLY => Self::ProbeReply(payload_of(kind, payload)?),
             KIND_SUSPECT => Self::Suspect(payload_of(kind, payload)?),
             KIND_BYE => Self::Bye,
+            KIND_ALIVE => Self::Alive(payload_of(kind, payload)?),
+            KIND_BUSY => Self::Busy(payload_of(kind, payload)?),
+            KIND_HAVE => Self::Have(payload_of(kind, payload)?),
             _ => Self::Unknown { kind, version },
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use atmo_capabilities::view::Standing;
-use atmo_protocol::config::{LINKS_WANTED, UNREACHABLE};
+use atmo_protocol::config::{FULL_MESH_MAX, UNREACHABLE};
 use atmo_protocol::gradient;
 
 use crate::world::World;
@@ -37,7 +37,7 @@ pub fn breadth_first(world: &World, from: usize) -> Vec<Option<u8>> {
 /// A small mesh connects everyone with everyone it can reach, and any mesh connects everyone with someone.
 pub fn links_are_complete(world: &World) -> Vec<String> {
     let live: BTreeSet<(usize, usize)> = world.live_edges().collect();
-    let small = world.hosts.len() <= LINKS_WANTED;
+    let small = world.hosts.len() <= FULL_MESH_MAX;
     let degree = |node: usize| live.iter().filter(|(a, b)| *a == node || *b == node).count();
     let missing = world.possible_edges().filter(|(a, b)| !live.contains(&(*a, *b)) && (small || degree(*a).min(degree(*b)) == 0));
     missing.map(|(a, b)| format!("nodes {a} and {b} are not connected")).collect()

@@ -34,8 +34,8 @@ impl Graph {
             self.nodes[b].link_down(link(a), self.now_ms);
         } else {
             self.edges.insert(edge);
-            self.nodes[a].link_up(link(b), Slot(b as u32), self.now_ms);
-            self.nodes[b].link_up(link(a), Slot(a as u32), self.now_ms);
+            self.nodes[a].link_up(link(b), Slot(b as u32), 0, self.now_ms);
+            self.nodes[b].link_up(link(a), Slot(a as u32), 0, self.now_ms);
         }
     }
 
@@ -44,7 +44,7 @@ impl Graph {
         let edges: Vec<_> = self.edges.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
         let mut wire = VecDeque::new();
         for (from, to) in edges {
-            if let Some((_, entries)) = self.nodes[from].tell(link(to), 1_000, |_| true) {
+            if let Some((_, entries)) = self.nodes[from].tell(link(to), 1_000, |_| Some(true)) {
                 wire.push_back((from, to, entries));
             }
         }

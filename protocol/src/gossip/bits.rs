@@ -12,6 +12,7 @@ impl Bits {
     pub fn insert(&mut self, at: u32) -> bool {
         let (word, mask) = Self::place(at);
         if self.words.len() <= word {
+            self.words.reserve_exact(word + 1 - self.words.len());
             self.words.resize(word + 1, 0);
         }
         let absent = self.words[word] & mask == 0;
@@ -42,6 +43,11 @@ impl Bits {
 
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
     }
 
     pub fn clear(&mut self) {

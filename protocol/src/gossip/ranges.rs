@@ -117,7 +117,7 @@ mod tests {
 
     fn put(table: &mut Gradient, announcement: &Arc<Announcement>) {
         let slot = table.slot_or_new(announcement.record.node).unwrap();
-        table.get_mut(slot).unwrap().record = Some(Arc::clone(announcement));
+        table.put_record(slot, Arc::clone(announcement));
     }
 
     /// Lets two tables talk, each pushing and being asked for what it holds; returns the bytes of digests.

@@ -15,7 +15,6 @@ use crate::config::{
 use crate::distance::LinkId;
 use crate::gradient::Standing;
 use crate::identity::{BodyHash, CertificateHash, NodeId};
-use crate::liveness::short_number;
 use crate::membership::Roles;
 use crate::record::Announcement;
 use crate::timers::Timer;
@@ -52,6 +51,12 @@ pub(super) struct Proof {
 
 impl Mesh {
     pub(super) fn take_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
+        self.spread.received += 1;
+        if let Some(slot) = self.table.slot(&announcement.record.node)
+            && let Some(link) = self.links.get_mut(&from)
+        {
+            link.outbox.has_records.insert(slot.0);
+        }
         let record = &announcement.record;
         if now.wall_ms > record.lease_until_ms.saturating_add(LEASE_GRACE_MS) {
             self.refused.expired += 1;
@@ -151,10 +156,9 @@ impl Mesh {
 
     /// A newer record takes its place, and is news to every link that did not bring it and is not a neighbour of its origin.
     pub(super) fn put_record(&mut self, slot: Slot, announcement: Arc<Announcement>, from: Option<LinkId>, now: Now) {
-        let Some(origin) = self.table.get_mut(slot) else { return };
-        let before = origin.record.replace(Arc::clone(&announcement));
-        if origin.standing == Standing::Quarantined {
-            origin.standing = Standing::Suspected;
+        let before = self.table.put_record(slot, Arc::clone(&announcement));
+        if self.table.standing(slot) == Some(Standing::Quarantined) {
+            self.set_standing(slot, Standing::Suspected);
             self.quarantined.remove(&slot);
         }
         let offers_changed = before.as_ref().is_none_or(|before| {
@@ -164,26 +168,23 @@ impl Mesh {
         });
         self.roster_changed |= offers_changed;
         self.roster_generation += u64::from(offers_changed);
+        match &before {
+            Some(before) => {
+                let (before, after) = (&before.record.capabilities, &announcement.record.capabilities);
+                self.near_loads.moved(slot, before, after, now.mono_ms);
+            }
+            None => self.distances.touch(slot),
+        }
         if before.is_none() {
             self.links.values_mut().for_each(|link| _ = link.introduced.remove(slot.0));
-            self.distances.touch(slot);
         }
-        self.spread(slot, &announcement, from);
+        if let Some(from) = from {
+            self.spread.news += 1;
+            self.bootstrap_goes_on(from, now);
+        }
+        self.spread(slot, before.is_none(), from, now);
         self.want_bodies(&announcement, now);
         self.learn_addresses(slot, before.as_deref(), &announcement, now);
-    }
-
-    fn spread(&mut self, slot: Slot, announcement: &Announcement, from: Option<LinkId>) {
-        let origin_tells = |peer: &NodeId| from.is_some() && announcement.record.neighbours.contains(&short_number(peer));
-        for link in self.links.values_mut() {
-            // The origin itself is told of what others bring: only so does it learn of another holder of its key.
-            let told = Some(link.id) == from || (origin_tells(&link.peer) && link.slot != slot);
-            if told {
-                link.outbox.records.remove(slot.0)
-            } else {
-                link.outbox.records.insert(slot.0)
-            };
-        }
     }
 
     fn want_bodies(&mut self, announcement: &Announcement, now: Now) {
@@ -206,7 +207,11 @@ impl Mesh {
         if slot == self.me || before.is_some_and(|before| before.record.addresses == record.addresses) {
             return;
         }
-        self.dialler.learn(record.node, record.addresses.clone(), true, now.mono_ms);
+        if self.active.is_partial() {
+            self.dialler.update(&record.node, &record.addresses);
+        } else {
+            self.dialler.learn(record.node, record.addresses.clone(), true, now.mono_ms);
+        }
         if self.link_of.contains_key(&record.node) {
             self.dialler.linked(&record.node);
         }
@@ -235,7 +240,7 @@ impl Mesh {
     }
 
     fn is_quarantined(&self, slot: Slot, announcement: &Announcement, now: Now) -> bool {
-        let quarantined = self.table.get(slot).is_some_and(|origin| origin.standing == Standing::Quarantined);
+        let quarantined = self.table.standing(slot) == Some(Standing::Quarantined);
         let higher_life = self.table.record(slot).is_some_and(|held| announcement.record.incarnation > held.record.incarnation);
         let served = self.quarantined.get(&slot).is_none_or(|proof| now.mono_ms >= proof.since_ms + QUARANTINE_MS);
         quarantined && !(higher_life && served)
@@ -243,9 +248,11 @@ impl Mesh {
 
     /// Nothing an origin says counts once it signed two things with one number. Both are passed on: together they are the proof.
     fn quarantine(&mut self, slot: Slot, second: Arc<Announcement>, now: Now) {
-        let Some(origin) = self.table.get_mut(slot).filter(|origin| origin.standing != Standing::Quarantined) else { return };
-        origin.standing = Standing::Quarantined;
-        let peer = origin.id;
+        let Some(peer) = self.table.get(slot).filter(|origin| origin.standing != Standing::Quarantined).map(|origin| origin.id)
+        else {
+            return;
+        };
+        self.set_standing(slot, Standing::Quarantined);
         let second = (self.quarantined.len() < PROOFS_MAX).then_some(second);
         self.quarantined.insert(slot, Proof { second, since_ms: now.mono_ms });
         self.links.values_mut().for_each(|link| _ = link.outbox.records.insert(slot.0));
@@ -297,7 +304,7 @@ impl Mesh {
     pub(super) fn sweep_stores(&mut self) {
         let (mut bodies, mut chains) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
         chains.insert(self.own.chain.hash());
-        let records = self.table.iter().filter_map(|(_, origin)| origin.record.as_ref());
+        let records = self.table.iter().filter_map(|(_, origin)| origin.record);
         for record in records.chain(self.pending.values().map(|pending| &pending.announcement)).map(|held| &held.record) {
             chains.insert(record.certificate);
             bodies.extend(record.capabilities.iter().map(|offered| offered.body));

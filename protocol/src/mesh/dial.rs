@@ -1,7 +1,7 @@
 //! Whom to dial, and when.
 //!
-//! A small mesh is fully connected: every node learned from a record or found otherwise is dialled while there are fewer than
-//! [`LINKS_WANTED`] links. Of two nodes that learn of each other the lower id goes first. Failures back off exponentially; peers that were
+//! Targets are nodes that were found outside the mesh (multicast DNS, a join code, the address book), all nodes of a small mesh, and
+//! whomever the active view draws. They are dialled while there are fewer links than wanted. Of two nodes that learn of each other the lower id goes first. Failures back off exponentially; peers that were
 //! linked before and lost come back one at a time, every [`REDIAL_INTERVAL_MS`], the one not tried for longest first.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::config::{
     ADDRESS_BYTES_MAX, DIAL_BACKOFF_MS, DIAL_BACKOFF_MS_MAX, DIAL_TARGETS_MAX, DIAL_TIE_BREAK_MS, DIAL_TIMEOUT_MS,
-    DIALS_IN_FLIGHT_MAX, LINKS_WANTED, REDIAL_INTERVAL_MS,
+    DIALS_IN_FLIGHT_MAX, REDIAL_INTERVAL_MS,
 };
 use crate::identity::NodeId;
 use crate::record::ADDRESSES_MAX;
@@ -68,6 +68,27 @@ impl Dialler {
         }
     }
 
+    /// What a node signed last, where it is a target.
+    pub fn update(&mut self, node: &NodeId, addresses: &[String]) {
+        if let Some(target) = self.targets.get_mut(node) {
+            target.signed = usable(addresses.to_vec());
+        }
+    }
+
+    pub fn knows(&self, node: &NodeId) -> bool {
+        self.targets.contains_key(node)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.targets.values().filter(|target| target.is_in_flight()).count()
+    }
+
+    /// Whether a node is neither being dialled nor failed a moment ago.
+    pub fn may_try(&self, node: &NodeId, now_ms: u64) -> bool {
+        let rested = |target: &Target| matches!(target.state, State::Waiting { until_ms } if until_ms <= now_ms);
+        self.targets.get(node).is_none_or(rested)
+    }
+
     /// The target to be told of `addresses`, a new one if need be and if there is room.
     fn target(&mut self, node: NodeId, addresses: &[String], mutual: bool, now_ms: u64) -> Option<&mut Target> {
         if node == self.me || addresses.is_empty() || !(self.targets.contains_key(&node) || self.make_room()) {
@@ -77,13 +98,14 @@ impl Dialler {
         Some(self.targets.entry(node).or_insert_with(|| Target::new(state)))
     }
 
-    /// Whether there is room for one more; the target that failed most often gives way.
+    /// Whether there is room for one more; the target that failed most often gives way, then one that was linked once.
     fn make_room(&mut self) -> bool {
         if self.targets.len() < DIAL_TARGETS_MAX {
             return true;
         }
-        let failing = self.targets.iter().filter(|(_, target)| target.state != State::Linked && target.failures > 0);
-        let worst = failing.max_by_key(|(_, target)| target.failures).map(|(node, _)| *node);
+        let idle = |target: &Target| matches!(target.state, State::Waiting { .. }) && (target.failures > 0 || target.lost);
+        let spare = self.targets.iter().filter(|(_, target)| idle(target));
+        let worst = spare.max_by_key(|(_, target)| target.failures).map(|(node, _)| *node);
         worst.is_some_and(|node| self.targets.remove(&node).is_some())
     }
 
@@ -137,11 +159,11 @@ impl Dialler {
         self.targets.remove(node);
     }
 
-    /// The dials to begin now, given how many links stand.
-    pub fn due(&mut self, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
+    /// The dials to begin now, given how many links are wanted and stand.
+    pub fn due(&mut self, wanted: usize, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
         self.time_out(now_ms, rng);
-        let in_flight = self.targets.values().filter(|target| target.is_in_flight()).count();
-        let room = LINKS_WANTED.saturating_sub(links + in_flight).min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight));
+        let in_flight = self.in_flight();
+        let room = wanted.saturating_sub(links + in_flight).min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight));
         let mut chosen: Vec<NodeId> = self.waiting(false, now_ms).map(|(node, _)| *node).take(room).collect();
         if chosen.len() < room && now_ms >= self.redial_at_ms {
             let longest = self.waiting(true, now_ms).min_by_key(|(_, target)| target.tried_ms).map(|(node, _)| *node);
@@ -152,8 +174,8 @@ impl Dialler {
     }
 
     /// When [`Dialler::due`] may next have something, while there are fewer links than wanted.
-    pub fn next_ms(&self, links: usize) -> Option<u64> {
-        let wanted = links < LINKS_WANTED;
+    pub fn next_ms(&self, wanted: usize, links: usize) -> Option<u64> {
+        let wanted = links < wanted;
         let deadline = |target: &Target| match target.state {
             State::InFlight { since_ms } => Some(since_ms + DIAL_TIMEOUT_MS),
             State::Waiting { until_ms } if wanted && target.lost => Some(until_ms.max(self.redial_at_ms)),
@@ -168,7 +190,8 @@ impl Dialler {
         self.targets.iter().filter(move |(_, target)| target.lost == lost && is_due(target))
     }
 
-    fn begin(&mut self, node: &NodeId, now_ms: u64) -> Option<Vec<String>> {
+    /// Begins to dial a target: its addresses.
+    pub fn begin(&mut self, node: &NodeId, now_ms: u64) -> Option<Vec<String>> {
         let target = self.targets.get_mut(node)?;
         target.state = State::InFlight { since_ms: now_ms };
         target.tried_ms = now_ms;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::config::{FETCH_ITEMS_MAX, PROBE_INTERVAL_MS, RANGES_QUEUED_MAX};
+use crate::config::{FETCH_ITEMS_MAX, RANGES_QUEUED_MAX};
 use crate::distance::LinkId;
 use crate::gossip::Bits;
 use crate::gradient::Slot;
@@ -21,8 +21,12 @@ pub(super) struct Link {
     pub heard_ms: u64,
     /// Since when nothing was heard for too long.
     pub silent_since: Option<u64>,
-    pub probe_at_ms: u64,
+    /// When something was last said on the link.
+    pub said_ms: u64,
+    pub up_ms: u64,
     pub nonce: u64,
+    /// Links that the peer says it has.
+    pub peer_links: Option<u8>,
     pub closing: bool,
     pub outbox: Outbox,
     /// Origins without a record that the peer told a distance of, by slot.
@@ -36,10 +40,20 @@ pub(super) struct Outbox {
     pub announced: bool,
     pub probe: Option<u64>,
     pub reply: Option<u64>,
+    /// To say that we are here, where nothing else is said.
+    pub alive: bool,
+    /// The last word: the link ends after it.
+    pub bye: bool,
     /// Origins to accuse, by slot.
     pub suspects: Bits,
     /// Origins whose record the peer lacks, by slot.
     pub records: Bits,
+    /// Origins whose stamp the peer is to be told, by slot.
+    pub haves: Bits,
+    /// Origins of which some record was sent to the peer or came from it, by slot.
+    pub has_records: Bits,
+    /// Origins whose loads are to be passed on, by slot.
+    pub near_loads: Bits,
     /// By number in the mesh's stores.
     pub bodies: Bits,
     pub chains: Bits,
@@ -62,8 +76,10 @@ impl Link {
             rtt_ms,
             heard_ms: now_ms,
             silent_since: None,
-            probe_at_ms: now_ms + PROBE_INTERVAL_MS,
+            said_ms: now_ms,
+            up_ms: now_ms,
             nonce: 0,
+            peer_links: None,
             closing: false,
             outbox: Outbox::default(),
             introduced: Bits::default(),
@@ -75,6 +91,9 @@ impl Link {
         self.introduced.remove(slot.0);
         self.outbox.records.remove(slot.0);
         self.outbox.suspects.remove(slot.0);
+        self.outbox.haves.remove(slot.0);
+        self.outbox.has_records.remove(slot.0);
+        self.outbox.near_loads.remove(slot.0);
     }
 }
 
@@ -82,7 +101,14 @@ impl Outbox {
     pub fn is_empty(&self) -> bool {
         let asks = self.wanted_chains.is_empty() && self.wanted_bodies.is_empty() && self.wanted_records.is_empty();
         let says = self.records.is_empty() && self.bodies.is_empty() && self.chains.is_empty() && self.suspects.is_empty();
-        asks && says && self.probe.is_none() && self.reply.is_none() && !self.loads && self.ranges.is_empty()
+        let small = self.probe.is_none() && self.reply.is_none() && !self.alive && !self.bye;
+        // Stamps wait for the next keep-alive.
+        asks && says && small && !self.loads && self.near_loads.is_empty() && self.ranges.is_empty()
+    }
+
+    /// Bytes that the bits of known origins take.
+    pub fn bytes(&self) -> usize {
+        [&self.suspects, &self.records, &self.haves, &self.has_records, &self.near_loads].map(Bits::bytes).iter().sum()
     }
 
     pub fn want_chain(&mut self, hash: CertificateHash) {

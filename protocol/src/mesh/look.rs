@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::vocabulary::Now;
-use super::{Mesh, Refused};
+use super::{Mesh, Refused, SpreadCount};
 use crate::gradient::{Origin, Slot, Standing};
 use crate::identity::{BodyHash, NodeId, Slug};
 use crate::record::{Load, NodeRecord};
@@ -33,27 +33,27 @@ impl OriginView<'_> {
         if self.slot == self.mesh.me {
             return self.mesh.own_loads.get(slug).map(|load| (*load, 0));
         }
-        let (load, said_ms) = self.mesh.table.get(self.slot)?.loads.as_ref()?.get(slug)?;
-        Some((*load, now.mono_ms.saturating_sub(*said_ms)))
+        let position = self.record.capabilities.iter().position(|offered| offered.slug == *slug)?;
+        self.mesh.near_loads.get(self.slot, position, self.record.capabilities[position].slots, now.mono_ms)
     }
 }
 
 impl Mesh {
     /// Every node whose record counts, this one included, in order of id.
     pub fn origins(&self) -> impl Iterator<Item = OriginView<'_>> {
-        self.table.iter().filter_map(|(slot, origin)| self.look(slot, origin))
+        self.table.iter().filter_map(|(slot, origin)| self.look(slot, &origin))
     }
 
     pub fn origin(&self, id: &NodeId) -> Option<OriginView<'_>> {
         let slot = self.table.slot(id)?;
-        self.look(slot, self.table.get(slot)?)
+        self.look(slot, &self.table.get(slot)?)
     }
 
-    fn look<'a>(&'a self, slot: Slot, origin: &'a Origin) -> Option<OriginView<'a>> {
+    fn look<'a>(&'a self, slot: Slot, origin: &Origin<'a>) -> Option<OriginView<'a>> {
         let next = self.distances.next_hop(slot).and_then(|link| self.links.get(&link));
         Some(OriginView {
             id: origin.id,
-            record: &origin.record.as_ref()?.record,
+            record: &origin.record?.record,
             standing: origin.standing,
             hops: if slot == self.me { Some(0) } else { self.distances.hops(slot) },
             next_hop: next.map(|link| link.peer),
@@ -99,6 +99,11 @@ impl Mesh {
     /// What was not taken, and origins that found no room.
     pub fn refused(&self) -> (Refused, u64) {
         (self.refused, self.table.refused())
+    }
+
+    /// Records that came in, and how many of them were news.
+    pub fn spread_count(&self) -> SpreadCount {
+        self.spread
     }
 
     /// Known origins, with and without a record.

@@ -1,16 +1,14 @@
 //! Frames that came in, kind by kind.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Mesh;
 use super::vocabulary::{Blame, CloseReason, Now};
 use crate::config::{INTRODUCED_MAX, RECORD_COALESCE_MS, UNREACHABLE};
 use crate::distance::LinkId;
-use crate::gossip::ranges;
 use crate::gradient::Slot;
-use crate::identity::{NodeId, Slug};
-use crate::wire::{Content, Digest, Distances, Fetch, Frame, NodeLoads, Suspect, Verified};
+use crate::identity::NodeId;
+use crate::wire::{Content, Distances, Frame, Suspect, Verified};
 
 impl Mesh {
     pub(super) fn receive(&mut self, peer: NodeId, frame: Verified, now: Now) {
@@ -40,39 +38,16 @@ impl Mesh {
                 }
             }
             Frame::ProbeReply(_) => {}
+            Frame::Alive(alive) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.peer_links = Some(alive.links);
+                }
+            }
+            Frame::Busy(busy) => self.receive_busy(peer, busy, now),
+            Frame::Have(have) => self.receive_have(id, have),
             Frame::Suspect(suspect) => self.receive_suspect(id, peer, suspect, now),
             Frame::Bye => self.close(peer, CloseReason::Surplus),
             Frame::Unknown { .. } => self.refused.unknown_frames += 1,
-        }
-    }
-
-    fn receive_digest(&mut self, id: LinkId, digest: Digest, now: Now) {
-        for range in &digest.ranges {
-            let comparison = ranges::compare(&self.table, range, now.wall_ms);
-            let Some(link) = self.links.get_mut(&id) else { return };
-            for origin in comparison.push {
-                if let Some(slot) = self.table.slot(&origin) {
-                    link.outbox.records.insert(slot.0);
-                }
-            }
-            comparison.fetch.into_iter().for_each(|origin| link.outbox.want_record(origin));
-            comparison.ranges.into_iter().for_each(|range| link.outbox.add_range(range));
-        }
-    }
-
-    /// What was asked for and is held is sent, even if we thought the peer had it.
-    fn receive_fetch(&mut self, id: LinkId, fetch: Fetch) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        for slot in fetch.records.iter().filter_map(|origin| self.table.slot(origin)) {
-            if self.table.has_record(slot) {
-                link.outbox.records.insert(slot.0);
-            }
-        }
-        for number in fetch.bodies.iter().filter_map(|hash| self.bodies.number(hash)) {
-            link.outbox.bodies.insert(number);
-        }
-        for number in fetch.chains.iter().filter_map(|hash| self.chains.number(hash)) {
-            link.outbox.chains.insert(number);
         }
     }
 
@@ -82,7 +57,9 @@ impl Mesh {
         }
         for (origin, hops) in distances.entries {
             if let Some(slot) = self.slot_told(id, origin, hops) {
+                let before = self.distances.dependence(id, slot);
                 self.distances.heard(id, slot, hops, now.mono_ms);
+                self.way_told(id, slot, before, hops, now);
             }
         }
     }
@@ -103,26 +80,6 @@ impl Mesh {
         let slot = self.table.slot_or_new(origin)?;
         link.introduced.insert(slot.0);
         Some(slot)
-    }
-
-    /// Loads of the sender itself; what it says of others counts only where they do not tell us themselves.
-    pub(super) fn receive_loads(&mut self, peer: NodeId, loads: NodeLoads, now: Now) {
-        if loads.node == self.own.id || (loads.node != peer && self.link_of.contains_key(&loads.node)) {
-            return;
-        }
-        let Some(slot) = self.table.slot(&loads.node) else { return };
-        let said_ms = now.mono_ms.saturating_sub(u64::from(loads.age_ms));
-        let Some(origin) = self.table.get_mut(slot).filter(|origin| origin.record.is_some()) else { return };
-        let offers: Vec<Slug> = origin.record.iter().flat_map(|held| &held.record.capabilities).map(|o| o.slug.clone()).collect();
-        let held = origin.loads.get_or_insert_with(|| Box::new(BTreeMap::new()));
-        held.retain(|slug, _| offers.contains(slug));
-        for (slug, load) in loads.loads {
-            let fresher = held.get(&slug).is_none_or(|(_, at_ms)| *at_ms <= said_ms);
-            if fresher && offers.contains(&slug) {
-                held.insert(slug, (load, said_ms));
-            }
-        }
-        self.condition_generation += 1;
     }
 
     fn receive_suspect(&mut self, id: LinkId, peer: NodeId, suspect: Suspect, now: Now) {

@@ -1,13 +1,13 @@
 //! Frames to be sent, made when a link can take them: the most urgent kind first, the bulk of bodies last.
 
 use super::link::Link;
-use super::vocabulary::{Now, Output};
+use super::vocabulary::{CloseReason, Now, Output};
 use super::{Mesh, Slot};
-use crate::config::{FRAME_BYTES_MAX, RANGE_LISTED_MAX};
+use crate::config::{FRAME_BYTES_MAX, HAVE_MAX, RANGE_LISTED_MAX};
 use crate::distance::LinkId;
 use crate::identity::NodeId;
 use crate::record::{BODY_BYTES_MAX, NODE_RECORD_BYTES_MAX};
-use crate::wire::{Digest, Distances, Frame, Loads, NodeLoads, Probe, Push, Suspect};
+use crate::wire::{Alive, Digest, Distances, Frame, Probe, Push, Suspect};
 
 /// Encoded bytes of one distance: an id and a byte.
 const DISTANCE_BYTES: usize = 33;
@@ -24,9 +24,14 @@ impl Mesh {
     pub fn poll_send(&mut self, now: Now, peer: NodeId, budget_bytes: usize) -> Option<Vec<u8>> {
         let id = *self.link_of.get(&peer)?;
         let room = budget_bytes.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX) - FRAME_OVERHEAD_BYTES;
+        if let Some(bye) = self.last_word(id) {
+            return Some(bye.encode());
+        }
         let frame = self.next_frame(id, room, now);
-        if frame.is_none() {
-            self.links.get_mut(&id)?.outbox.announced = false;
+        let link = self.links.get_mut(&id)?;
+        match frame {
+            Some(_) => link.said_ms = now.mono_ms,
+            None => link.outbox.announced = false,
         }
         frame.map(|frame| frame.encode())
     }
@@ -41,6 +46,17 @@ impl Mesh {
         }
     }
 
+    /// The link is surplus: nothing else is said on it.
+    fn last_word(&mut self, id: LinkId) -> Option<Frame> {
+        let link = self.links.get_mut(&id)?;
+        if !std::mem::take(&mut link.outbox.bye) || link.closing {
+            return None;
+        }
+        let peer = link.peer;
+        self.close(peer, CloseReason::Surplus);
+        Some(Frame::Bye)
+    }
+
     fn next_frame(&mut self, id: LinkId, room: usize, now: Now) -> Option<Frame> {
         self.probe_frame(id)
             .or_else(|| self.suspect_frame(id))
@@ -49,6 +65,7 @@ impl Mesh {
             .or_else(|| self.fetch_frame(id))
             .or_else(|| self.range_frame(id, room))
             .or_else(|| self.load_frame(id, now))
+            .or_else(|| self.alive_frame(id))
             .or_else(|| self.body_frame(id, room))
     }
 
@@ -87,6 +104,7 @@ impl Mesh {
     fn push_record(&mut self, id: LinkId, slot: Slot, push: &mut Push) -> usize {
         let (Some(link), Some(held)) = (self.links.get_mut(&id), self.table.record(slot)) else { return 0 };
         let mut bytes = held.bytes.0.len() + 4;
+        link.outbox.has_records.insert(slot.0);
         if let Some(chain) = self.chains.number(&held.record.certificate).filter(|chain| link.outbox.has_chains.insert(*chain)) {
             link.outbox.chains.remove(chain);
             if let Some(chain) = self.chains.at(chain) {
@@ -150,7 +168,10 @@ impl Mesh {
 
     fn distance_frame(&mut self, id: LinkId, room: usize) -> Option<Frame> {
         let (table, me) = (&self.table, self.me);
-        let (whole, told) = self.distances.tell(id, room / DISTANCE_BYTES, |slot| slot != me && table.has_record(slot))?;
+        let bootstrapping = self.active.is_bootstrapping();
+        let known =
+            |slot| if slot == me { None } else { table.has_record(slot).then_some(true).or((!bootstrapping).then_some(false)) };
+        let (whole, told) = self.distances.tell(id, room / DISTANCE_BYTES, known)?;
         let entries = told.into_iter().filter_map(|(slot, hops)| Some((table.get(slot)?.id, hops))).collect();
         Some(Frame::Distances(Distances { whole, entries }))
     }
@@ -167,13 +188,20 @@ impl Mesh {
     }
 
     fn load_frame(&mut self, id: LinkId, now: Now) -> Option<Frame> {
-        let outbox = &mut self.links.get_mut(&id)?.outbox;
-        if !std::mem::take(&mut outbox.loads) || self.own_loads.is_empty() {
+        self.take_busy(id, now).map(Frame::Busy)
+    }
+
+    /// That we are here, after the stamps that waited for this moment.
+    fn alive_frame(&mut self, id: LinkId) -> Option<Frame> {
+        if !self.links.get(&id)?.outbox.alive {
             return None;
         }
-        let age_ms = u32::try_from(now.mono_ms.saturating_sub(self.loads_told_ms)).unwrap_or(u32::MAX);
-        let loads = self.own_loads.iter().map(|(slug, load)| (slug.clone(), *load)).collect();
-        Some(Frame::Loads(Loads { nodes: vec![NodeLoads { node: self.own.id, age_ms, loads }] }))
+        if let Some(have) = self.take_haves(id, HAVE_MAX) {
+            return Some(Frame::Have(have));
+        }
+        let links = u8::try_from(self.links.len()).unwrap_or(u8::MAX);
+        self.links.get_mut(&id)?.outbox.alive = false;
+        Some(Frame::Alive(Alive { links }))
     }
 
     /// Peers with a link, in order of link.

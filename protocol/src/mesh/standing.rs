@@ -3,7 +3,10 @@
 use super::link::Link;
 use super::vocabulary::{CloseReason, DeathCause, Event, Now};
 use super::{Mesh, Slot};
-use crate::config::{DEATH_AFTER_MS, LEASE_GRACE_MS, PROBE_INTERVAL_MS, SILENCE_MS, SWEEP_INTERVAL_MS, TOMBSTONE_EXTRA_MS};
+use crate::config::{
+    DEATH_AFTER_MS, LEASE_GRACE_MS, LOAD_REFRESH_MS, PROBE_INTERVAL_MS, PROBE_SILENCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
+    TOMBSTONE_EXTRA_MS,
+};
 use crate::distance::LinkId;
 use crate::gradient::Standing;
 use crate::identity::NodeId;
@@ -11,20 +14,31 @@ use crate::liveness::short_number;
 use crate::timers::Timer;
 
 impl Mesh {
-    /// Probes what is due and suspects what is silent.
+    /// Says what is due on every link and suspects what is silent.
     pub(super) fn check_links(&mut self, now: Now) {
-        let silent: Vec<LinkId> = self.links.values().filter(|link| link.fell_silent(now.mono_ms)).map(|link| link.id).collect();
-        for link in self.links.values_mut() {
-            link.probe(now.mono_ms);
+        if now.mono_ms >= self.tick_at_ms {
+            self.tick(now);
         }
+        let silent: Vec<LinkId> = self.links.values().filter(|link| link.fell_silent(now.mono_ms)).map(|link| link.id).collect();
         if !self.doubts_itself(now) {
             silent.into_iter().for_each(|id| self.link_silent(id, now));
         }
         let over: Vec<NodeId> =
             self.links.values().filter(|link| link.silent_for_good(now.mono_ms)).map(|link| link.peer).collect();
         over.into_iter().for_each(|peer| self.close(peer, CloseReason::Silent));
-        if let Some(at_ms) = self.links.values().map(Link::next_check_ms).min() {
-            self.timers.set(Timer::Links, at_ms.max(now.mono_ms + 1));
+        let silence_ms = self.links.values().filter_map(Link::silence_ms).min().unwrap_or(u64::MAX);
+        self.timers.set(Timer::Links, silence_ms.min(self.tick_at_ms).max(now.mono_ms + 1));
+    }
+
+    /// On every link: that we are here, our loads every other time, and a question where nothing was heard.
+    fn tick(&mut self, now: Now) {
+        self.tick_at_ms = now.mono_ms + PROBE_INTERVAL_MS;
+        if now.mono_ms + PROBE_INTERVAL_MS / 2 >= self.loads_told_ms + LOAD_REFRESH_MS {
+            self.tell_loads(now);
+        }
+        for link in self.links.values_mut() {
+            link.outbox.alive = true;
+            link.probe(now.mono_ms);
         }
     }
 
@@ -111,7 +125,7 @@ impl Mesh {
     /// Brings an origin's standing in line with the evidence and says so if it changed.
     pub(super) fn judge(&mut self, slot: Slot, now: Now) {
         let Some(origin) = self.table.get(slot) else { return };
-        let (Some(held), before, id) = (&origin.record, origin.standing, origin.id) else { return };
+        let (Some(held), before, id) = (origin.record, origin.standing, origin.id) else { return };
         if before == Standing::Quarantined {
             return;
         }
@@ -149,6 +163,8 @@ impl Mesh {
             if self.is_forgettable(slot, now) { self.forget(slot) } else { self.judge(slot, now) }
         }
         self.bans.retain(|_, until| *until > now.mono_ms);
+        self.table.sweep(now.mono_ms);
+        self.near_loads.sweep(now.mono_ms);
         self.offences.sweep(now.mono_ms);
         self.pending.retain(|_, pending| pending.is_fresh(now));
         self.sweep_stores();
@@ -194,7 +210,9 @@ impl Mesh {
             self.roster_changed = true;
             self.roster_generation += 1;
         }
+        self.set_standing(slot, Standing::Suspected);
         self.table.remove(slot);
+        self.near_loads.forget(slot);
         self.distances.forget_slot(slot);
         self.suspicions.forget(slot);
         self.quarantined.remove(&slot);
@@ -212,19 +230,18 @@ impl Link {
     }
 
     fn probe(&mut self, now_ms: u64) {
-        if now_ms >= self.probe_at_ms {
-            self.probe_at_ms = now_ms + PROBE_INTERVAL_MS;
+        if now_ms >= self.heard_ms + PROBE_SILENCE_MS {
             self.nonce += 1;
             self.outbox.probe = Some(self.nonce);
         }
     }
 
-    fn next_check_ms(&self) -> u64 {
-        let silence = match self.silent_since {
-            None => self.heard_ms + SILENCE_MS,
-            Some(_) if self.closing => u64::MAX,
-            Some(since) => since + DEATH_AFTER_MS,
-        };
-        silence.min(self.probe_at_ms)
+    /// When its silence next means something.
+    fn silence_ms(&self) -> Option<u64> {
+        match self.silent_since {
+            None => Some(self.heard_ms + SILENCE_MS),
+            Some(_) if self.closing => None,
+            Some(since) => Some(since + DEATH_AFTER_MS),
+        }
     }
 }

@@ -223,19 +223,60 @@ fn a_record_counts_once_its_chain_is_held() {
 }
 
 #[test]
-fn news_goes_to_every_link_but_the_one_it_came_from() {
+fn news_goes_down_the_tree_of_its_origin() {
     let (a, b, origin) = (Peer::new(2), Peer::new(3), Peer::new(4));
     let mut rig = Rig::with_links([&a, &b]);
     rig.say(&a, at(0));
     rig.say(&b, at(0));
     rig.push(&a, &origin, [origin.sealed(1)], at(10));
     assert_eq!(rig.records_said(&a, at(10)), []);
-    assert_eq!(rig.records_said(&b, at(10)), [origin.record(1)]);
-    rig.push(&b, &origin, [origin.sealed(1)], at(20));
+    assert_eq!(rig.records_said(&b, at(10)), [], "the newcomer is named by its distance first");
+    rig.hear(&a, &Frame::Distances(wire::Distances { whole: false, entries: vec![(origin.id(), 1)] }), at(11));
+    let named = rig.say(&b, at(11));
+    assert!(named.contains(&Frame::Distances(wire::Distances { whole: false, entries: vec![(origin.id(), 2)] })), "{named:?}");
+    let unseen = wire::Distances { whole: false, entries: vec![(origin.id(), crate::distance::THROUGH_YOU_UNSEEN)] };
+    rig.hear(&b, &Frame::Distances(unseen), at(12));
+    assert_eq!(rig.records_said(&b, at(12)), [origin.record(1)], "who depends on us asks");
+    rig.push(&a, &origin, [origin.sealed(2)], at(13));
+    assert_eq!(rig.records_said(&b, at(13)), [origin.record(2)], "and is told from then on");
+    rig.push(&b, &origin, [origin.sealed(2)], at(20));
     assert_eq!(rig.records_said(&a, at(20)), [], "a repetition is no news");
     rig.push(&b, &origin, [origin.sealed(0)], at(30));
-    assert_eq!(rig.records_said(&b, at(30)), [origin.record(1)], "who is behind is told");
+    assert_eq!(rig.records_said(&b, at(30)), [origin.record(2)], "who is behind is told");
     assert_eq!(rig.closes(), []);
+}
+
+#[test]
+fn who_has_a_way_of_its_own_is_told_the_stamp_and_no_more() {
+    let (a, b, origin) = (Peer::new(2), Peer::new(3), Peer::new(4));
+    let mut rig = Rig::with_links([&a, &b]);
+    rig.push(&a, &origin, [origin.sealed(1)], at(10));
+    for (peer, hops) in [(&a, 1), (&b, 2)] {
+        rig.hear(peer, &Frame::Distances(wire::Distances { whole: true, entries: vec![(origin.id(), hops)] }), at(20));
+    }
+    rig.say(&b, at(30));
+    rig.push(&a, &origin, [origin.sealed(2)], at(40));
+    assert_eq!(rig.records_said(&b, at(40)), []);
+    rig.wait(at(40 + PROBE_INTERVAL_MS));
+    let stamps = wire::Have { stamps: vec![Stamp { origin: origin.id(), incarnation: 7, sequence: 2 }] };
+    assert!(rig.say(&b, at(40 + PROBE_INTERVAL_MS)).contains(&Frame::Have(stamps)));
+    let lost = wire::Distances { whole: false, entries: vec![(origin.id(), crate::config::UNREACHABLE)] };
+    rig.push(&a, &origin, [origin.sealed(3)], at(2_000));
+    rig.hear(&b, &Frame::Distances(lost), at(2_100));
+    assert!(rig.records_said(&b, at(2_100)).contains(&origin.record(3)), "whose way broke may have missed it");
+}
+
+#[test]
+fn a_stamp_of_something_newer_is_asked_for() {
+    let (a, origin) = (Peer::new(2), Peer::new(4));
+    let mut rig = Rig::with_links([&a]);
+    rig.push(&a, &origin, [origin.sealed(5)], at(10));
+    rig.say(&a, at(20));
+    let stamp = |sequence| Stamp { origin: origin.id(), incarnation: 7, sequence };
+    rig.hear(&a, &Frame::Have(wire::Have { stamps: vec![stamp(5)] }), at(30));
+    assert!(!rig.say(&a, at(30)).iter().any(|frame| matches!(frame, Frame::Fetch(_))));
+    rig.hear(&a, &Frame::Have(wire::Have { stamps: vec![stamp(6)] }), at(40));
+    assert!(rig.say(&a, at(40)).iter().any(|frame| matches!(frame, Frame::Fetch(fetch) if fetch.records == [origin.id()])));
 }
 
 #[test]
@@ -402,12 +443,14 @@ fn a_silent_link_is_suspected_then_dead_and_one_word_revives() {
 }
 
 #[test]
-fn links_are_probed_every_second_and_probes_are_answered() {
+fn something_is_said_every_second_and_silence_is_asked_about() {
     let peer = Peer::new(2);
     let mut rig = Rig::with_links([&peer]);
     rig.say(&peer, at(0));
     rig.wait(at(PROBE_INTERVAL_MS));
-    assert!(rig.say(&peer, at(PROBE_INTERVAL_MS)).contains(&Frame::Probe(wire::Probe { nonce: 1 })));
+    assert!(rig.say(&peer, at(PROBE_INTERVAL_MS)).contains(&Frame::Alive(wire::Alive { links: 1 })));
+    rig.wait(at(3 * PROBE_INTERVAL_MS));
+    assert!(rig.say(&peer, at(3 * PROBE_INTERVAL_MS)).iter().any(|frame| matches!(frame, Frame::Probe(_))));
     rig.hear(&peer, &Frame::Probe(wire::Probe { nonce: 44 }), at(1_100));
     assert!(rig.say(&peer, at(1_100)).contains(&Frame::ProbeReply(wire::Probe { nonce: 44 })));
 }

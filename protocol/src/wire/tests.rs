@@ -20,6 +20,7 @@ fn stamp(n: u8) -> Stamp {
 fn every_frame() -> Vec<(&'static str, Frame)> {
     let load = Load { running: 1, waiting: 300, slots: 4, tokens_per_second: 12.5 };
     let nodes = vec![NodeLoads { node: id(1), age_ms: 40, loads: vec![(Slug::from_name("qwen2.5:7b"), load)] }];
+    let busy = Busy { nodes: vec![BusyNode::new(id(1), 40, [(SlugHash::of(&Slug::from_name("qwen2.5:7b")), load)].into_iter())] };
     let ranges = vec![
         RangeDigest { from: id(0), to: id(7), fingerprint: 1 << 100, entries: None },
         RangeDigest { from: id(8), to: id(255), fingerprint: 3, entries: Some(vec![stamp(9), stamp(10)]) },
@@ -48,6 +49,9 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
         ("frame-probe-reply", Frame::ProbeReply(Probe { nonce: 70_000 })),
         ("frame-suspect", Frame::Suspect(Suspect { accused: stamp(5) })),
         ("frame-bye", Frame::Bye),
+        ("frame-alive", Frame::Alive(Alive { links: 8 })),
+        ("frame-busy", Frame::Busy(busy)),
+        ("frame-have", Frame::Have(Have { stamps: vec![stamp(6), stamp(7)] })),
     ]
 }
 
@@ -80,7 +84,7 @@ fn an_unknown_kind_is_skipped_within_the_limit() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_answered(kind in 0_u8..12, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_answered(kind in 0_u8..16, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Frame::decode(&[&[kind, 1], bytes.as_slice()].concat());
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{BLAME_FORGIVEN_MS, INTRODUCED_MAX, ORIGINS_MAX, PENDING_MAX, PENDING_MS, PENDING_PER_SENDER_MAX};
 use crate::record::Load;
+use crate::wire::SlugHash;
 
 /// Entries of one frame of distances.
 const PER_FRAME: usize = 1_900;
@@ -26,10 +27,10 @@ impl Rig {
         self.hear(from, &Frame::Loads(wire::Loads { nodes }), now);
     }
 
-    fn loads_said(&mut self, to: &Peer, now: Now) -> Vec<Slug> {
+    fn loads_said(&mut self, to: &Peer, now: Now) -> Vec<SlugHash> {
         let frames = self.say(to, now);
-        let loads = frames.into_iter().filter_map(|frame| if let Frame::Loads(loads) = frame { Some(loads) } else { None });
-        loads.flat_map(|loads| loads.nodes).flat_map(|node| node.loads).map(|(slug, _)| slug).collect()
+        let busy = frames.into_iter().filter_map(|frame| if let Frame::Busy(busy) = frame { Some(busy) } else { None });
+        busy.flat_map(|busy| busy.nodes).flat_map(|node| node.loads).map(|load| load.slug).collect()
     }
 
     fn send_without_chain(&mut self, from: &Peer, of: &Peer, now: Now) {
@@ -155,7 +156,7 @@ fn own_loads_are_said_whole_and_the_old_ones_no_more() {
     assert_eq!(rig.loads_said(&peer, at(300)).len(), 2);
     rig.mesh.handle(at(400), Input::Load(idle(&["b"])));
     rig.wait(at(700));
-    assert_eq!(rig.loads_said(&peer, at(700)), [Slug::from_name("b")]);
+    assert_eq!(rig.loads_said(&peer, at(700)), [SlugHash::of(&Slug::from_name("b"))]);
 }
 
 #[test]
