@@ -1,113 +1,197 @@
-//! What ought to hold, one named function each, computed the simple way from what the world itself knows.
+//! What ought to hold, one named function each. They look at honest nodes alone, through what a node itself shows.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use atmo_capabilities::view::Standing;
-use atmo_protocol::config::{FULL_MESH_MAX, UNREACHABLE};
-use atmo_protocol::gradient;
+use atmo_protocol::config::{FRAME_BYTES_MAX, INTRODUCED_MAX, LINKS_MAX, ORIGINS_MAX};
+use atmo_protocol::gradient::Standing;
+use atmo_protocol::mesh::OriginView;
 
+use crate::network::WINDOW_BYTES;
+use crate::truth::{Bounds, Truth};
 use crate::world::World;
 
-/// Hops from `from` to every node over connections that can carry something, by breadth-first search; what is too far for a distance
-/// to say is out of reach.
-pub fn breadth_first(world: &World, from: usize) -> Vec<Option<u8>> {
-    let edges: Vec<(usize, usize)> = world.live_edges().collect();
-    let mut hops = vec![None; world.hosts.len()];
-    hops[from] = Some(0_u8);
-    let mut queue = VecDeque::from([from]);
-    while let Some(at) = queue.pop_front() {
-        for (a, b) in &edges {
-            let next = if *a == at {
-                *b
-            } else if *b == at {
-                *a
-            } else {
-                continue;
-            };
-            let further = hops[at].map(|hops| hops + 1).filter(|hops| *hops < UNREACHABLE);
-            if hops[next].is_none() && further.is_some() {
-                hops[next] = further;
-                queue.push_back(next);
+/// Nobody honest may be missing from an honest node's routes for longer, whatever adversaries do.
+const ABSENCE_MS_MAX: u64 = 2_000;
+/// Who has run undisturbed for this long is known everywhere.
+const STEADY_MS: u64 = 10_000;
+
+/// Something that one node believes and should not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub observer: u32,
+    /// Only the distance is wrong.
+    pub is_distance: bool,
+    pub what: String,
+}
+
+/// Whether a node would route to an origin.
+pub fn is_shown(origin: &OriginView<'_>) -> bool {
+    origin.standing == Standing::Alive && origin.hops.is_some()
+}
+
+/// Whether `observer` would route to `node`.
+pub fn routes_to(world: &World, observer: u32, node: u32) -> bool {
+    let id = world.hosts[node as usize].id;
+    world.mesh_of(observer).and_then(|mesh| mesh.origin(&id)).is_some_and(|origin| is_shown(&origin))
+}
+
+/// All live, connected nodes converge: an observer shows exactly whom it can reach, with their newest records, and distances equal
+/// breadth-first search. The first thing that is not so.
+pub fn live_nodes_converge(world: &World, truth: &Truth, observer: u32) -> Option<Fault> {
+    let bounds = truth.hops(observer);
+    let mut seen = 0;
+    let mut distance = None;
+    for origin in world.mesh_of(observer)?.origins() {
+        let Some(node) = world.number_of(&origin.id) else { continue };
+        if !world.hosts[node as usize].is_honest() {
+            continue;
+        }
+        let fault = |what: String| Some(Fault { observer, is_distance: false, what });
+        match (is_shown(&origin), truth.is_reachable(observer, node)) {
+            (false, false) => continue,
+            (true, false) => return fault(format!("node {observer} still routes to {node}, which it cannot reach")),
+            (false, true) => {
+                let (standing, hops) = (origin.standing, origin.hops);
+                return fault(format!("node {observer} does not route to {node} ({standing:?}, {hops:?} hops)"));
             }
+            (true, true) => seen += 1,
         }
-    }
-    hops
-}
-
-/// A small mesh connects everyone with everyone it can reach, and any mesh connects everyone with someone.
-pub fn links_are_complete(world: &World) -> Vec<String> {
-    let live: BTreeSet<(usize, usize)> = world.live_edges().collect();
-    let small = world.hosts.len() <= FULL_MESH_MAX;
-    let degree = |node: usize| live.iter().filter(|(a, b)| *a == node || *b == node).count();
-    let missing = world.possible_edges().filter(|(a, b)| !live.contains(&(*a, *b)) && (small || degree(*a).min(degree(*b)) == 0));
-    missing.map(|(a, b)| format!("nodes {a} and {b} are not connected")).collect()
-}
-
-/// Every running node's distance to every other equals breadth-first search; who cannot be reached is in no route.
-pub fn hops_equal_breadth_first(world: &World) -> Vec<String> {
-    let mut violations = Vec::new();
-    for from in running(world) {
-        let expected = breadth_first(world, from);
-        for (to, expected) in expected.into_iter().enumerate() {
-            let believed = believed_hops(world, from, to);
-            if believed != expected {
-                violations.push(format!("node {from} believes {to} to be {believed:?} hops away, it is {expected:?}"));
-            }
+        let held = Some((origin.record.incarnation, origin.record.sequence));
+        if held != truth.newest(node) {
+            return fault(format!("node {observer} holds {held:?} of {node}, whose own is {:?}", truth.newest(node)));
         }
+        distance = distance.or_else(|| distances_equal_breadth_first(&bounds, observer, node, origin.hops));
     }
-    violations
-}
-
-/// Hops to a node that is believed to be alive.
-fn believed_hops(world: &World, from: usize, to: usize) -> Option<u8> {
-    let origin = world.hosts[from].node.as_ref()?.mesh().origin(&world.hosts[to].id)?;
-    (origin.standing == gradient::Standing::Alive).then_some(origin.hops)?
-}
-
-/// Every running node holds the newest record of every node it can reach, and every capability is in its view.
-pub fn records_are_everywhere(world: &World) -> Vec<String> {
-    let mut violations = Vec::new();
-    for holder in running(world) {
-        let reachable = breadth_first(world, holder);
-        for origin in running(world).filter(|origin| reachable[*origin].is_some()) {
-            violations.extend(record_is_held(world, holder, origin));
-        }
+    let missing = truth.reachable(observer) - seen;
+    if missing > 0 {
+        let what = format!("node {observer} knows {missing} of {} nodes not at all", truth.reachable(observer));
+        return Some(Fault { observer, is_distance: false, what });
     }
-    violations
+    distance
 }
 
-fn record_is_held(world: &World, holder: usize, origin: usize) -> Option<String> {
-    let (holder_node, origin_node) = (world.hosts[holder].node.as_ref()?, world.hosts[origin].node.as_ref()?);
-    let id = world.hosts[origin].id;
-    let held = holder_node.mesh().origin(&id).map(|held| (held.record.incarnation, held.record.sequence));
-    let own = origin_node.mesh().origin(&id).map(|own| (own.record.incarnation, own.record.sequence));
-    if held != own {
-        return Some(format!("node {holder} holds {held:?} of {origin}, whose own is {own:?}"));
-    }
-    let routable = holder_node.view().entries().iter().filter(|entry| entry.id.node == id).count();
-    let offered = world.hosts[origin].offers();
-    (routable != offered).then(|| format!("node {holder} can route to {routable} of the {offered} capabilities of {origin}"))
+fn distances_equal_breadth_first(bounds: &Bounds, observer: u32, node: u32, hops: Option<u8>) -> Option<Fault> {
+    let hops = hops?;
+    let (nearest, furthest) = bounds.of(node);
+    let what = || format!("node {observer} believes {node} to be {hops} hops away, it is {nearest} to {furthest}");
+    (!bounds.allow(node, hops)).then(|| Fault { observer, is_distance: true, what: what() })
 }
 
-/// Whether any running node would still route to a node.
-pub fn is_routed_to(world: &World, node: usize) -> bool {
-    let id = world.hosts[node].id;
-    let routes = |host: usize| {
-        let Some(coordinator) = &world.hosts[host].node else { return false };
-        let view = coordinator.view();
-        view.entries()
-            .iter()
-            .zip(view.conditions())
-            .any(|(entry, condition)| entry.id.node == id && condition.standing == Standing::Alive)
+/// No record of a non-member or of one whose certificate has expired counts anywhere.
+pub fn only_members_are_known(world: &World, observer: u32) -> Vec<String> {
+    let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
+    let ours = world.hosts[observer as usize].chain.member.mesh;
+    let is_member = |origin: &OriginView<'_>| {
+        let number = world.number_of(&origin.id)?;
+        let host = &world.hosts[number as usize];
+        let admitted = host.adversary.as_ref().is_none_or(|adversary| adversary.kind.is_member());
+        (admitted && origin.record.mesh == ours && origin.record.certificate == host.chain.hash()).then_some(())
     };
-    running(world).any(routes)
+    let strangers = mesh.origins().filter(|origin| is_member(origin).is_none());
+    strangers.map(|origin| format!("only members are known: node {observer} counts a record of {}", origin.id.short())).collect()
 }
 
-/// Nobody honest is ever blamed, and no honest clock is doubted.
-pub fn nobody_was_blamed(world: &World) -> Vec<String> {
-    world.warnings.clone()
+/// Nobody holds a newer record of an honest node than it ever signed.
+pub fn nothing_is_made_up(world: &World, truth: &Truth, observer: u32) -> Vec<String> {
+    let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
+    let mut faults = Vec::new();
+    for origin in mesh.origins() {
+        let Some(node) = world.number_of(&origin.id).filter(|node| truth.well[*node as usize]) else { continue };
+        let held = (origin.record.incarnation, origin.record.sequence);
+        if truth.newest(node).is_some_and(|newest| held > newest) {
+            faults.push(format!("nothing is made up: node {observer} holds {held:?} of {node}, newer than its own"));
+        }
+    }
+    faults
 }
 
-fn running(world: &World) -> impl Iterator<Item = usize> {
-    (0..world.hosts.len()).filter(|node| world.is_running(*node))
+/// Newest wins: what an observer holds of anyone never goes back while it runs.
+#[derive(Debug, Default)]
+pub struct NewestWins {
+    held: BTreeMap<(u32, u32), BTreeMap<u32, (u64, u64)>>,
+}
+
+impl NewestWins {
+    pub fn look(&mut self, world: &World, observer: u32) -> Vec<String> {
+        let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
+        let life = world.hosts[observer as usize].life;
+        let before = self.held.entry((observer, life)).or_default();
+        let mut faults = Vec::new();
+        for origin in mesh.origins() {
+            let Some(node) = world.number_of(&origin.id) else { continue };
+            let now = (origin.record.incarnation, origin.record.sequence);
+            if before.insert(node, now).is_some_and(|before| before > now) {
+                faults.push(format!("newest wins: node {observer} went back to {now:?} of {node}"));
+            }
+        }
+        faults
+    }
+}
+
+/// Nothing dead returns: nobody routes to those who were killed a while ago and did not start again.
+pub fn nothing_is_resurrected(world: &World, observer: u32, dead: &[u32]) -> Vec<String> {
+    let returned = dead.iter().filter(|dead| !world.is_running(**dead) && routes_to(world, observer, **dead));
+    returned.map(|dead| format!("nothing is resurrected: node {observer} routes to {dead}, which was killed long ago")).collect()
+}
+
+/// Both ends of a link agree that there is one. The pairs that do not; only what stays so is wrong.
+pub fn one_sided_links(world: &World) -> BTreeSet<(u32, u32)> {
+    let peers = |node: u32| -> BTreeSet<u32> {
+        let peers = world.mesh_of(node).into_iter().flat_map(|mesh| mesh.peers());
+        peers.filter_map(|peer| world.number_of(&peer)).collect()
+    };
+    let all: Vec<BTreeSet<u32>> = (0..world.nodes() as u32).map(peers).collect();
+    let well = world.well();
+    let pairs = well.iter().flat_map(|node| all[*node as usize].iter().map(move |peer| (*node, *peer)));
+    let open = |a: u32, b: u32| world.network.barriers.passes(a, b) && world.network.barriers.passes(b, a);
+    pairs.filter(|(a, b)| world.is_well(*b) && open(*a, *b) && !all[*b as usize].contains(a)).collect()
+}
+
+/// Nobody has more links than the bound.
+pub fn views_are_bounded(world: &World, observer: u32) -> Vec<String> {
+    let links = world.mesh_of(observer).map_or(0, |mesh| mesh.peers().count());
+    let over = links > LINKS_MAX;
+    over.then(|| format!("views are bounded: node {observer} has {links} links, more than {LINKS_MAX}")).into_iter().collect()
+}
+
+/// Tables hold no more than there is, names that liars invent aside, and no queue grows beyond its window.
+pub fn memory_is_bounded(world: &World, observer: u32) -> Vec<String> {
+    let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
+    let links = mesh.peers().count();
+    let invented = if world.is_hostile() { links * INTRODUCED_MAX } else { 0 };
+    let origins_max = (world.nodes() + invented).min(ORIGINS_MAX);
+    let mut faults = Vec::new();
+    if mesh.origins_held() > origins_max {
+        faults.push(format!("memory is bounded: node {observer} holds {} origins", mesh.origins_held()));
+    }
+    let queued = world.network.queued_bytes(observer);
+    if queued > links.max(1) * (WINDOW_BYTES + FRAME_BYTES_MAX) * 2 {
+        faults.push(format!("memory is bounded: {queued} bytes wait between node {observer} and its {links} links"));
+    }
+    faults
+}
+
+/// No honest live node is absent from honest routes for longer than two seconds.
+#[derive(Debug, Default)]
+pub struct NobodyHonestIsAbsent {
+    since: BTreeMap<(u32, u32), u64>,
+}
+
+impl NobodyHonestIsAbsent {
+    pub fn look(&mut self, world: &World, observer: u32) -> Vec<String> {
+        let now_ms = world.now_ms();
+        let steady = |node: u32| world.is_well(node) && now_ms >= world.hosts[node as usize].steady_since_ms + STEADY_MS;
+        let mut faults = Vec::new();
+        for node in 0..world.nodes() as u32 {
+            if !(steady(observer) && steady(node)) || routes_to(world, observer, node) {
+                self.since.remove(&(observer, node));
+                continue;
+            }
+            let since = *self.since.entry((observer, node)).or_insert(now_ms);
+            if now_ms > since + ABSENCE_MS_MAX {
+                faults.push(format!("nobody honest is absent: node {observer} has not routed to {node} since {since} ms"));
+            }
+        }
+        faults
+    }
 }

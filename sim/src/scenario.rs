@@ -1,174 +1,157 @@
-//! What is done to a world, and what is asked of it afterwards.
+//! What a world is like and what is done to it, as a file says it.
+//!
+//! Built-in scenarios are such files too, compiled in, so that one reader serves both and each can be copied and changed.
 
-use std::fmt;
+use std::path::Path;
 
-use clap::ValueEnum;
+use serde::Deserialize;
 
-use crate::checks;
-use crate::report::Report;
+use crate::adversary::Crowd;
+use crate::host::HostShape;
+use crate::network::LinkShape;
 use crate::topology::Topology;
-use crate::world::World;
 
-/// Built-in scenarios.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Scenario {
-    /// A line, a ring and a random graph: form, lose connections, lose a node; distances must equal breadth-first search.
-    Hops,
-    /// Everyone reaches everyone: form, stay quiet, kill one, bring it back.
-    Home,
-    /// Split in halves, each on its own for a while, then healed.
-    Split,
+/// A world and its timeline.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+    /// Nodes unless the command line says otherwise, and the most that make sense.
+    pub nodes: usize,
+    #[serde(default)]
+    pub start: Start,
+    #[serde(default)]
+    pub topology: Topology,
+    #[serde(default)]
+    pub links: LinkShape,
+    #[serde(default)]
+    pub hosts: HostShape,
+    #[serde(default)]
+    pub adversaries: Vec<Crowd>,
+    pub steps: Vec<Step>,
 }
 
-/// A mesh must be whole this long after its last start.
-const FORM_MS_MAX: u64 = 15_000;
-/// After any change the truth is known everywhere this much later: silence, a hold, and redials by turns.
-const SETTLE_MS_MAX: u64 = 60_000;
-/// A killed node leaves every route within this.
-const REMOVAL_MS_MAX: u64 = 5_000;
-/// A stretch in which nothing happens.
-const QUIET_MS: u64 = 20_000;
-/// How long halves stay apart: every connection between them is given up by then.
-const SPLIT_MS: u64 = 30_000;
-/// How often a condition is looked at.
-const STEP_MS: u64 = 100;
-/// How many connections are cut and healed in one run.
-const CUTS: usize = 3;
+/// How a mesh comes to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Nodes start with a few addresses and find each other.
+    #[default]
+    Formed,
+}
 
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hops => "hops",
-            Self::Home => "home",
-            Self::Split => "split",
-        })
-    }
+/// One thing after the other. Times are in milliseconds; shares are of the nodes that are well, and at least one of them.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// Waits until those who start at the beginning have found each other.
+    Form { within_ms: u64 },
+    Wait { for_ms: u64 },
+    /// Counts what nodes send while nothing happens.
+    Steady { for_ms: u64 },
+    /// Random nodes publish; measures how long their records take to the last node.
+    Publish { count: usize, every_ms: u64 },
+    /// Measures how long until 99 % of the others no longer route to the killed ones.
+    Kill {
+        share: f64,
+        within_ms: u64,
+    },
+    /// Waits until every table is right; `heal` counts the time among what it took to heal.
+    Converge {
+        within_ms: u64,
+        #[serde(default)]
+        heal: bool,
+    },
+    /// Starts what was killed again.
+    Restart {
+        over_ms: u64,
+        #[serde(default = "yes")]
+        disk: bool,
+    },
+    /// Kills one node after the other and starts each again.
+    Roll { share: f64, every_ms: u64, down_ms: u64 },
+    /// Groups of nodes, by turns, that cannot reach each other: `[[0, 1], [1, 0]]` walls 0 off from 1 both ways.
+    Wall { groups: u8, walls: Vec<(u8, u8)> },
+    /// Cuts connections that stand, in one direction or both.
+    Cut {
+        count: usize,
+        #[serde(default)]
+        one_way: bool,
+    },
+    /// Takes every wall and cut away.
+    Heal,
+    /// Kills and starts again at random, `per_s` being a share of all nodes; publishes meanwhile, and counts what nodes send.
+    Churn { per_s: f64, down_ms: u64, for_ms: u64, publish_every_ms: u64 },
+    /// Starts those that did not start at the beginning.
+    Join { over_ms: u64 },
+    /// Cuts and mends the same connections.
+    Flap { count: usize, times: usize, down_ms: u64, up_ms: u64 },
+    Sleep { share: f64, for_ms: u64 },
+    Skew { share: f64, by_ms: i64 },
+    Slow { share: f64, every_ms: u64 },
+    Uplink { share: f64, mbit_s: f64 },
+    /// A share of the nodes changes its record as often as it can.
+    Hot { share: f64, every_ms: u64, for_ms: u64 },
+    Lose { share: f64 },
+}
+
+fn yes() -> bool {
+    true
+}
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        /// Files that are compiled in, by name.
+        const BUILT_IN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../scenarios/", $name, ".toml")))),*];
+    };
+}
+
+built_in!(
+    "home", "office", "campus", "fleet", "mass-death", "split", "hops",
+);
+
+
+/// Why there is no such scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    #[error("there is no built-in scenario {name:?} (there are {}) and no file of that name: {error}", names().join(", "))]
+    Unknown { name: String, error: std::io::Error },
+    #[error("{path}: {message}")]
+    Malformed { path: String, message: String },
+}
+
+/// Names of the built-in scenarios.
+pub fn names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
 }
 
 impl Scenario {
-    pub const ALL: [Self; 3] = [Self::Hops, Self::Home, Self::Split];
+    /// Every built-in scenario.
+    pub fn all() -> Vec<Self> {
+        names().into_iter().map(|name| Self::named(name).expect("built-in scenarios can be read")).collect()
+    }
 
-    pub fn run(self, nodes: usize, seed: u64) -> Report {
-        let mut report = Report { seed, nodes, scenario: self.to_string(), ..Report::default() };
-        match self {
-            Self::Hops => {
-                [Topology::Line, Topology::Ring, Topology::Random].iter().for_each(|topology| hops(*topology, &mut report))
-            }
-            Self::Home => home(&mut report),
-            Self::Split => split(&mut report),
+    /// A built-in scenario, or what a TOML or JSON file says.
+    pub fn named(name: &str) -> Result<Self, ScenarioError> {
+        if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
+            return Self::read(name, text);
         }
-        report.hop_exact = !report.violations.iter().any(|violation| violation.contains("hops away"));
-        report
+        let text =
+            std::fs::read_to_string(name).map_err(|error| ScenarioError::Unknown { name: name.to_owned(), error })?;
+        Self::read(name, &text)
     }
-}
 
-fn hops(topology: Topology, report: &mut Report) {
-    let mut world = form(topology, report);
-    for _ in 0..CUTS {
-        let Some((a, b)) = world.random_edge() else { break };
-        world.cut(a, b);
-        settle(&mut world, &format!("{topology:?} after cutting {a}-{b}"), report);
-        world.heal(a, b);
-        let healed_ms = settle(&mut world, &format!("{topology:?} after healing {a}-{b}"), report);
-        report.heal_ms.add(healed_ms);
+    fn read(path: &str, text: &str) -> Result<Self, ScenarioError> {
+        let is_json = Path::new(path).extension().is_some_and(|extension| extension == "json");
+        let read = if is_json {
+            serde_json::from_str(text).map_err(|error| error.to_string())
+        } else {
+            toml::from_str(text).map_err(|error| error.to_string())
+        };
+        read.map_err(|message| ScenarioError::Malformed { path: path.to_owned(), message })
     }
-    kill_one(&mut world, report);
-    settle(&mut world, &format!("{topology:?} after a kill"), report);
-    finish(&world, report);
-}
-
-fn home(report: &mut Report) {
-    let mut world = form(Topology::Full, report);
-    let bytes = world.network.bytes;
-    world.run_for(QUIET_MS);
-    let quiet_bytes = (world.network.bytes - bytes) as f64;
-    report.bytes_per_node_s = Some(quiet_bytes * 1_000.0 / QUIET_MS as f64 / report.nodes as f64);
-    let killed = kill_one(&mut world, report);
-    world.restart(killed);
-    let back_ms = settle(&mut world, "after a restart", report);
-    report.heal_ms.add(back_ms);
-    finish(&world, report);
-}
-
-fn split(report: &mut Report) {
-    let mut world = form(Topology::Full, report);
-    let half = report.nodes / 2;
-    let across: Vec<(usize, usize)> = world.network.edges().iter().copied().filter(|(a, b)| *a < half && *b >= half).collect();
-    across.iter().for_each(|(a, b)| world.cut(*a, *b));
-    settle(&mut world, "while split", report);
-    world.run_for(SPLIT_MS);
-    across.iter().for_each(|(a, b)| world.heal(*a, *b));
-    let healed_ms = settle(&mut world, "after the halves were joined", report);
-    report.heal_ms.add(healed_ms);
-    finish(&world, report);
-}
-
-/// A new world, until everyone can route to everything.
-fn form(topology: Topology, report: &mut Report) -> World {
-    let mut world = World::new(topology, report.nodes, report.seed);
-    world.run_for(1_000);
-    let formed_ms = until(&mut world, FORM_MS_MAX, |world| whole(world).is_empty());
-    match formed_ms {
-        Some(ms) => report.formed_ms.add(ms),
-        None => {
-            report.violations.extend(whole(&world).into_iter().take(3).map(|what| format!("{topology:?} never formed: {what}")))
-        }
-    }
-    report.forming_frames += world.network.frames;
-    report.forming_bytes += world.network.bytes;
-    world
-}
-
-/// Waits until the truth is known everywhere; how long that took.
-fn settle(world: &mut World, when: &str, report: &mut Report) -> u64 {
-    // What was true before the change is not what we wait for.
-    world.run_for(STEP_MS);
-    let settled_ms = until(world, SETTLE_MS_MAX, |world| whole(world).is_empty());
-    if settled_ms.is_none() {
-        report.violations.extend(whole(world).into_iter().take(3).map(|what| format!("{when}: {what}")));
-    }
-    settled_ms.unwrap_or(SETTLE_MS_MAX) + STEP_MS
-}
-
-fn kill_one(world: &mut World, report: &mut Report) -> usize {
-    let killed = world.random_node();
-    world.kill(killed);
-    match until(world, REMOVAL_MS_MAX, |world| !checks::is_routed_to(world, killed)) {
-        Some(ms) => report.dead_removed_ms.add(ms),
-        None => report.violations.push(format!("node {killed} was still routed to {REMOVAL_MS_MAX} ms after it was killed")),
-    }
-    world.run_for(SETTLE_MS_MAX / 2);
-    if checks::is_routed_to(world, killed) {
-        report.violations.push(format!("node {killed} came back from the dead"));
-    }
-    killed
-}
-
-fn finish(world: &World, report: &mut Report) {
-    report.violations.extend(checks::nobody_was_blamed(world));
-    report.virtual_ms += world.now_ms();
-    report.trace = world.trace();
-}
-
-fn whole(world: &World) -> Vec<String> {
-    let mut violations = checks::links_are_complete(world);
-    violations.extend(checks::hops_equal_breadth_first(world));
-    if violations.is_empty() {
-        violations = checks::records_are_everywhere(world);
-    }
-    violations
-}
-
-/// Runs until `good`, looking every [`STEP_MS`]; how long it took, or `None` after `ms_max`.
-fn until(world: &mut World, ms_max: u64, good: impl Fn(&World) -> bool) -> Option<u64> {
-    let start_ms = world.now_ms();
-    while world.now_ms() <= start_ms + ms_max {
-        if good(world) {
-            return Some(world.now_ms() - start_ms);
-        }
-        world.run_for(STEP_MS);
-    }
-    None
 }
 
 #[cfg(test)]
@@ -176,30 +159,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_trace() {
-        let traces: Vec<String> = [1, 1, 2].iter().map(|seed| Scenario::Home.run(5, *seed).trace).collect();
-        assert_eq!(traces[0], traces[1]);
-        assert_ne!(traces[0], traces[2]);
-    }
-
-    #[test]
-    fn distances_of_a_line_a_ring_and_a_random_graph_equal_breadth_first_search() {
-        let report = Scenario::Hops.run(12, 1);
-        assert_eq!(report.violations, Vec::<String>::new());
-        assert!(report.hop_exact);
-    }
-
-    #[test]
-    fn a_killed_node_leaves_the_routes_of_a_mesh_of_any_size() {
-        for nodes in [2, 3, 16] {
-            let report = Scenario::Home.run(nodes, 1);
-            assert_eq!(report.violations, Vec::<String>::new(), "{nodes} nodes");
-            assert!(report.dead_removed_ms.p99.is_some_and(|ms| ms <= REMOVAL_MS_MAX));
+    fn built_in_scenarios_are_called_by_their_names_and_leave_no_figure_out() {
+        for (scenario, name) in Scenario::all().iter().zip(names()) {
+            assert_eq!(scenario.name, name);
+            let has = |wanted: fn(&Step) -> bool| scenario.steps.iter().any(wanted);
+            assert!(has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. })), "{name} counts bytes");
+            assert!(has(|step| matches!(step, Step::Publish { .. })), "{name} publishes");
+            assert!(has(|step| matches!(step, Step::Kill { .. })), "{name} kills");
+            assert!(has(|step| matches!(step, Step::Converge { heal: true, .. })), "{name} heals");
         }
     }
 
     #[test]
-    fn halves_that_were_split_find_each_other_again() {
-        assert_eq!(Scenario::Split.run(10, 1).violations, Vec::<String>::new());
+    fn what_is_misspelt_is_refused() {
+        let text = r#"{ "name": "x", "about": "", "nodes": 5, "steps": [{ "do": "wait", "for": 5 }] }"#;
+        assert!(matches!(Scenario::read("x.json", text), Err(ScenarioError::Malformed { .. })));
+        assert!(Scenario::read("x.json", &text.replace("\"for\"", "\"for_ms\"")).is_ok());
+        assert!(Scenario::named("no-such-scenario").is_err());
     }
 }

@@ -1,41 +1,53 @@
-//! Who can reach whom.
+//! Who could connect to whom, and distances over what is connected.
 
 use std::collections::BTreeSet;
 
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
+use serde::Deserialize;
 
 /// A shape of the underlying network. A dial between nodes that it does not join fails.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Topology {
+    #[default]
+    Full,
     Line,
     Ring,
     /// A random tree with half as many extra edges as nodes.
     Random,
-    Full,
 }
 
-/// Undirected edges, the smaller number first.
-pub type Edges = BTreeSet<(usize, usize)>;
+/// For each node those it is joined to.
+pub type Neighbours = Vec<Vec<u32>>;
 
-/// The edge between two nodes.
-pub fn edge(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
-}
+/// No way.
+pub const FAR: u8 = u8::MAX;
 
 impl Topology {
-    pub fn edges(self, nodes: usize, rng: &mut ChaCha12Rng) -> Edges {
-        match self {
-            Self::Line => (1..nodes).map(|b| (b - 1, b)).collect(),
-            Self::Ring => (0..nodes).map(|a| edge(a, (a + 1) % nodes)).filter(|(a, b)| a != b).collect(),
-            Self::Random => random(nodes, rng),
-            Self::Full => (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).collect(),
+    /// `None` where everyone is joined to everyone.
+    pub fn neighbours(self, nodes: usize, rng: &mut ChaCha12Rng) -> Option<Neighbours> {
+        let edges: BTreeSet<(u32, u32)> = match self {
+            Self::Full => return None,
+            Self::Line => (1..nodes as u32).map(|b| (b - 1, b)).collect(),
+            Self::Ring => (0..nodes as u32).map(|a| edge(a, (a + 1) % nodes as u32)).filter(|(a, b)| a != b).collect(),
+            Self::Random => random(nodes as u32, rng),
+        };
+        let mut neighbours = vec![Vec::new(); nodes];
+        for (a, b) in edges {
+            neighbours[a as usize].push(b);
+            neighbours[b as usize].push(a);
         }
+        Some(neighbours)
     }
 }
 
-fn random(nodes: usize, rng: &mut ChaCha12Rng) -> Edges {
-    let mut edges: Edges = (1..nodes).map(|b| (rng.random_range(0..b), b)).collect();
+fn edge(a: u32, b: u32) -> (u32, u32) {
+    (a.min(b), a.max(b))
+}
+
+fn random(nodes: u32, rng: &mut ChaCha12Rng) -> BTreeSet<(u32, u32)> {
+    let mut edges: BTreeSet<(u32, u32)> = (1..nodes).map(|b| (rng.random_range(0..b), b)).collect();
     for _ in 0..nodes / 2 {
         let (a, b) = (rng.random_range(0..nodes), rng.random_range(0..nodes));
         if a != b {
@@ -43,4 +55,49 @@ fn random(nodes: usize, rng: &mut ChaCha12Rng) -> Edges {
         }
     }
     edges
+}
+
+/// Hops from `from` to every node by breadth-first search, [`FAR`] where there is no way of fewer than `limit` hops.
+pub fn breadth_first(neighbours: &[Vec<u32>], from: u32, limit: u8) -> Vec<u8> {
+    let mut hops = vec![FAR; neighbours.len()];
+    hops[from as usize] = 0;
+    let mut queue = vec![from];
+    let mut next = 0;
+    while let Some(at) = queue.get(next).copied() {
+        next += 1;
+        let further = hops[at as usize] + 1;
+        if further >= limit {
+            break;
+        }
+        for peer in &neighbours[at as usize] {
+            if hops[*peer as usize] == FAR {
+                hops[*peer as usize] = further;
+                queue.push(*peer);
+            }
+        }
+    }
+    hops
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn shapes_are_what_they_are_called() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let mut hops = |topology: Topology| breadth_first(&topology.neighbours(6, &mut rng).unwrap(), 0, 32);
+        assert_eq!(hops(Topology::Line), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(hops(Topology::Ring), [0, 1, 2, 3, 2, 1]);
+        assert!(hops(Topology::Random).iter().all(|hops| *hops < FAR));
+    }
+
+    #[test]
+    fn what_is_too_far_is_out_of_reach() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let line = Topology::Line.neighbours(5, &mut rng).unwrap();
+        assert_eq!(breadth_first(&line, 0, 3), [0, 1, 2, FAR, FAR]);
+    }
 }
