@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use atmo_protocol::config::LEASE_MS;
-use atmo_protocol::mesh::{self, Event, Mesh, MeshConfig, Now, OriginView};
+use atmo_protocol::mesh::{self, Event, KnownNeighbour, Mesh, MeshConfig, Now, OriginView, Snapshot};
 use atmo_protocol::{Mode, NodeId};
 
 use crate::catalogue::{Catalogue, standing};
@@ -72,6 +72,13 @@ pub struct Coordinator {
 impl Coordinator {
     pub fn new(config: CoordinatorConfig, now: Now) -> Self {
         let mesh = Mesh::new(config.mesh, now);
+        let catalogue = Catalogue::new(mesh.id(), config.space);
+        Self { mesh, catalogue, published_ms: None, said_stale: false, outputs: VecDeque::new() }
+    }
+
+    /// A node that begins in the middle, as one member of a converged mesh: see [`Mesh::restore`].
+    pub fn restore(config: CoordinatorConfig, now: Now, from: &Snapshot, me: usize, neighbours: Vec<KnownNeighbour>) -> Self {
+        let mesh = Mesh::restore(config.mesh, now, from, me, neighbours);
         let catalogue = Catalogue::new(mesh.id(), config.space);
         Self { mesh, catalogue, published_ms: None, said_stale: false, outputs: VecDeque::new() }
     }

@@ -39,8 +39,10 @@ pub const ORIGINS_MAX: usize = 16_384;
 pub const INTRODUCED_MAX: usize = ORIGINS_MAX / 4;
 /// Most capability bodies held for others: 64 per origin would be 128 MB at 1,000 nodes if none were shared; models are shared.
 pub const BODIES_MAX: usize = 16_384;
-/// Most certificate chains held: one per origin and a few superseded.
-pub const CHAINS_MAX: usize = ORIGINS_MAX + 256;
+/// Certificate chains that wait for the record that names them: as many as records that wait for their chain.
+pub const LOOSE_CHAINS_MAX: usize = PENDING_MAX;
+/// Chains of one request that are looked for: each takes a look at all.
+pub const CHAINS_SOUGHT_MAX: usize = 32;
 /// Records that wait for their certificate chain. A joining burst at most; more are fetched again by the next digest.
 pub const PENDING_MAX: usize = 1_024;
 /// Of these from one sender: a quarter, so that nobody keeps the others' records out.

@@ -54,6 +54,8 @@ pub struct Distances {
     vectors: BTreeMap<LinkId, Vector>,
     /// Origins whose loss is being told, and until when.
     held: BTreeMap<Slot, u64>,
+    /// The first of these moments, or one before it.
+    release_at_ms: Option<u64>,
     changed: Bits,
 }
 
@@ -126,7 +128,14 @@ fn grow<T: Clone>(column: &mut Vec<T>, len: usize, unset: T) {
 impl Distances {
     /// `me` is this node's own slot, which has no distance.
     pub fn new(me: Slot) -> Self {
-        Self { me, ways: Vec::new(), vectors: BTreeMap::new(), held: BTreeMap::new(), changed: Bits::default() }
+        Self {
+            me,
+            ways: Vec::new(),
+            vectors: BTreeMap::new(),
+            held: BTreeMap::new(),
+            release_at_ms: None,
+            changed: Bits::default(),
+        }
     }
 
     pub fn link_up(&mut self, link: LinkId, peer: Slot, rtt_ms: u32, now_ms: u64) {
@@ -135,6 +144,25 @@ impl Distances {
         let vector = Vector { peer, heard: Vec::new(), told: Vec::new(), rtt_ms, dirty, muted: false, fresh: true };
         self.vectors.insert(link, vector);
         self.choose(peer, now_ms);
+    }
+
+    /// A link over which everything was said long ago. Call [`Distances::settle_restored`] after the last.
+    pub fn restore_link(&mut self, link: LinkId, peer: Slot, rtt_ms: u32, heard: Vec<u8>, told: Vec<u8>) {
+        let vector = Vector { peer, heard, told, rtt_ms, dirty: Bits::default(), muted: false, fresh: false };
+        self.vectors.insert(link, vector);
+    }
+
+    /// Takes up the ways that were told before.
+    pub fn settle_restored(&mut self) {
+        let slots = self.vectors.values().map(|vector| vector.heard.len().max(vector.peer.0 as usize + 1)).max().unwrap_or(0);
+        grow(&mut self.ways, slots, NO_WAY);
+        for slot in (0..slots as u32).map(Slot).filter(|slot| *slot != self.me) {
+            let told_through = |vector: &Vector| vector.told(slot) == THROUGH_YOU;
+            let parent = self.vectors.iter().find(|(_, vector)| told_through(vector)).map(|(link, _)| *link);
+            let best = self.best(slot);
+            let via = parent.or(best.via);
+            self.ways[slot.0 as usize] = Way { hops: best.hops, feasible: best.hops, via };
+        }
     }
 
     pub fn link_down(&mut self, link: LinkId, now_ms: u64) {
@@ -185,11 +213,12 @@ impl Distances {
             self.held.remove(&slot);
             self.set_way(slot, |way, best| *way = Way { feasible: best.hops, ..best });
         }
+        self.release_at_ms = self.held.values().min().copied();
     }
 
     /// When to call [`Distances::release`].
     pub fn release_at_ms(&self) -> Option<u64> {
-        self.held.values().min().copied()
+        self.release_at_ms
     }
 
     /// The slot is given to another origin: nothing of the old one remains.
@@ -327,6 +356,7 @@ impl Distances {
             self.set_way(slot, |way, best| *way = Way { feasible: way.feasible.min(best.hops), ..best });
         } else if way.hops < UNREACHABLE {
             self.held.insert(slot, now_ms + HOLD_MS);
+            self.release_at_ms.get_or_insert(now_ms + HOLD_MS);
             self.set_way(slot, |way, _| *way = Way { feasible: way.feasible, ..NO_WAY });
         } else {
             self.changed.insert(slot.0);

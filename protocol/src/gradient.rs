@@ -70,8 +70,8 @@ impl Bucket {
 /// All origins, this node among them.
 #[derive(Clone, Debug, Default)]
 pub struct Gradient {
-    /// Slots in use, in order of id.
-    order: Vec<Slot>,
+    /// Slots in use, in order of id; each with the first four bytes of it, which settle almost every comparison.
+    order: Vec<(u32, Slot)>,
     records: Vec<Option<Arc<Announcement>>>,
     standings: Vec<Standing>,
     /// Ids of the slots without a record.
@@ -86,13 +86,13 @@ pub struct Gradient {
 
 impl Gradient {
     pub fn slot(&self, id: &NodeId) -> Option<Slot> {
-        self.place(id).ok().map(|at| self.order[at])
+        self.place(id).ok().map(|at| self.order[at].1)
     }
 
     /// The slot of `id`, a new one if need be; `None` when the table is full.
     pub fn slot_or_new(&mut self, id: NodeId) -> Option<Slot> {
         let at = match self.place(&id) {
-            Ok(at) => return Some(self.order[at]),
+            Ok(at) => return Some(self.order[at].1),
             Err(at) => at,
         };
         if self.is_full() {
@@ -109,7 +109,7 @@ impl Gradient {
         self.standings[slot.0 as usize] = Standing::Suspected;
         self.names.insert(slot, id);
         make_room(&mut self.order);
-        self.order.insert(at, slot);
+        self.order.insert(at, (prefix(&id), slot));
         Some(slot)
     }
 
@@ -173,12 +173,12 @@ impl Gradient {
 
     /// Every slot in order of id, those without a record too.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, Origin<'_>)> {
-        self.order.iter().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+        self.order.iter().filter_map(|(_, slot)| Some((*slot, self.get(*slot)?)))
     }
 
     /// The slot at a place in the order of ids.
     pub fn nth(&self, at: usize) -> Option<Slot> {
-        self.order.get(at).copied()
+        self.order.get(at).map(|(_, slot)| *slot)
     }
 
     /// Slots without a record.
@@ -202,7 +202,7 @@ impl Gradient {
     /// Bytes of its own that the table takes; records are shared.
     pub fn bytes(&self) -> usize {
         let columns = self.records.capacity() * size_of::<Option<Arc<Announcement>>>() + self.standings.capacity();
-        let slots = (self.order.capacity() + self.free.capacity()) * size_of::<Slot>();
+        let slots = self.order.capacity() * size_of::<(u32, Slot)>() + self.free.capacity() * size_of::<Slot>();
         columns + slots + self.names.len() * 48 + self.buckets.len() * 24
     }
 
@@ -238,14 +238,15 @@ impl Gradient {
     /// The records in a range that are still leased at `wall_ms`, in order of origin.
     fn leased_in(&self, from: NodeId, to: NodeId, wall_ms: u64) -> impl Iterator<Item = &Arc<Announcement>> {
         let start = self.place(&from).unwrap_or_else(|at| at);
-        let slots = self.order[start..].iter();
-        let inside = slots.take_while(move |slot| self.get(**slot).is_some_and(|origin| origin.id <= to));
-        inside.filter_map(|slot| self.record(*slot)).filter(move |held| held.record.lease_until_ms > wall_ms)
+        let slots = self.order[start..].iter().map(|(_, slot)| *slot);
+        let inside = slots.take_while(move |slot| self.id_at(*slot) <= to);
+        inside.filter_map(|slot| self.record(slot)).filter(move |held| held.record.lease_until_ms > wall_ms)
     }
 
     /// Where `id` stands in the order, or would.
     fn place(&self, id: &NodeId) -> Result<usize, usize> {
-        self.order.binary_search_by(|slot| self.id_at(*slot).cmp(id))
+        let first = prefix(id);
+        self.order.binary_search_by(|(other, slot)| other.cmp(&first).then_with(|| self.id_at(*slot).cmp(id)))
     }
 
     /// The id of a slot in use.
@@ -255,6 +256,11 @@ impl Gradient {
             None => self.names[&slot],
         }
     }
+}
+
+fn prefix(id: &NodeId) -> u32 {
+    let bytes = id.as_bytes();
+    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
 /// Room for one more, by sixteenths: a column that doubles would cost up to twice what it holds.

@@ -24,11 +24,13 @@ mod own;
 mod receive;
 mod reconcile;
 mod send;
+mod snapshot;
 mod spread;
 mod standing;
 mod vocabulary;
 
 pub use look::OriginView;
+pub use snapshot::{KnownMember, KnownNeighbour, Snapshot};
 pub use spread::SpreadCount;
 pub use vocabulary::{Blame, CloseReason, DeathCause, Event, Input, LinkLoss, MeshConfig, Now, Output};
 
@@ -40,15 +42,15 @@ use self::link::Link;
 use self::own::Own;
 use self::spread::Recent;
 use crate::config::{
-    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CHAINS_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS,
-    LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX, NEIGHBOURS_COALESCE_MS, NEIGHBOURS_COALESCE_PER_NODE_MS, PROBE_INTERVAL_MS,
-    RECORD_COALESCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
+    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS, LEASE_GRACE_MS,
+    LEASE_RENEWAL_MS, LINKS_MAX, NEIGHBOURS_COALESCE_MS, NEIGHBOURS_COALESCE_PER_NODE_MS, PROBE_INTERVAL_MS, RECORD_COALESCE_MS,
+    SILENCE_MS, SWEEP_INTERVAL_MS,
 };
 use crate::distance::{Distances, LinkId};
-use crate::gossip::Interned;
 use crate::gossip::ranges::EVERYTHING;
+use crate::gossip::{Chains, Interned};
 use crate::gradient::{Gradient, NearLoads, Slot, Standing};
-use crate::identity::{BodyHash, CertificateHash, NodeId, Slug};
+use crate::identity::{BodyHash, NodeId, Slug};
 use crate::liveness::{Suspicions, short_number};
 use crate::record::{CapabilityBody, Load, Offered};
 use crate::timers::{Timer, Timers};
@@ -65,7 +67,7 @@ pub struct Mesh {
     links: BTreeMap<LinkId, Link>,
     link_of: BTreeMap<NodeId, LinkId>,
     bodies: Interned<BodyHash, Body>,
-    chains: Interned<CertificateHash, VerifiedChain>,
+    chains: Chains,
     pending: BTreeMap<NodeId, Pending>,
     wants: BTreeMap<Want, Option<LinkId>>,
     quarantined: BTreeMap<Slot, Proof>,
@@ -73,6 +75,8 @@ pub struct Mesh {
     offences: Offences,
     dialler: Dialler,
     dialled_ms: u64,
+    /// What the dial timer was set by.
+    dial_basis: Option<(u64, usize, usize)>,
     active: Active,
     recent: Recent,
     spread: SpreadCount,
@@ -119,8 +123,8 @@ impl Mesh {
         let own = Own::new(config, now);
         let mut table = Gradient::default();
         let me = table.slot_or_new(own.id).expect("an empty table has room");
-        let mut chains = Interned::new(CHAINS_MAX);
-        chains.insert(own.chain.hash(), Arc::clone(&own.chain));
+        let mut chains = Chains::default();
+        chains.put(me, Arc::clone(&own.chain));
         let mut mesh = Self {
             me,
             table,
@@ -137,6 +141,7 @@ impl Mesh {
             offences: Offences::default(),
             dialler: Dialler::new(own.id),
             dialled_ms: 0,
+            dial_basis: None,
             active: Active::default(),
             recent: Recent::default(),
             spread: SpreadCount::default(),
@@ -244,12 +249,20 @@ impl Mesh {
         if self.suspicions.take_changed() {
             self.arm_verdicts(now);
         }
-        let dial_at =
-            self.dialler.next_ms(self.active.wanted(), self.links.len()).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
-        self.timers.put(Timer::Dial, dial_at);
+        self.arm_dial();
         self.announce_sends();
         if std::mem::take(&mut self.roster_changed) {
             self.event(Event::CapabilitiesChanged);
+        }
+    }
+
+    fn arm_dial(&mut self) {
+        let (wanted, links) = (self.active.wanted(), self.links.len());
+        let basis = (self.dialler.generation(), wanted, links);
+        if self.dial_basis != Some(basis) {
+            self.dial_basis = Some(basis);
+            let at_ms = self.dialler.next_ms(wanted, links).map(|at_ms| at_ms.max(self.dialled_ms + DIAL_PAUSE_MS));
+            self.timers.put(Timer::Dial, at_ms);
         }
     }
 
@@ -315,7 +328,7 @@ impl Mesh {
         self.dialler.linked(&peer);
         self.distances.link_up(id, slot, rtt_ms, now.mono_ms);
         self.suspicions.heard(slot);
-        self.take_chain(chain, id, now);
+        self.take_chain(chain, now);
         self.begin_bootstrap(id, now);
         self.greet(id, now);
         self.timers.sooner(Timer::Links, now.mono_ms);

@@ -1,4 +1,4 @@
-//! Content-addressed things that many records refer to: bodies and certificate chains, each held once.
+//! Content-addressed things that many records refer to, capability bodies, each held once.
 //!
 //! Every item has a small number, so that "this peer has it" is one bit of a link. What no record names any more is swept out now and
 //! then; numbers are used again only after every link has forgotten them.

@@ -3,6 +3,7 @@
 //! A record counts once its chain is held, names the same node and has not expired. Stale, repeated and expired ones cost nobody; what no
 //! honest node would have passed on costs the sender; changing too fast and signing one number twice cost the origin.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::own::Echo;
@@ -56,6 +57,7 @@ impl Mesh {
             && let Some(link) = self.links.get_mut(&from)
         {
             link.outbox.has_records.insert(slot.0);
+            link.outbox.has_chains.insert(slot.0);
         }
         let record = &announcement.record;
         if now.wall_ms > record.lease_until_ms.saturating_add(LEASE_GRACE_MS) {
@@ -101,7 +103,7 @@ impl Mesh {
     fn check_record(&mut self, announcement: Arc<Announcement>, from: LinkId, now: Now) {
         let Some(sender) = self.links.get(&from).map(|link| link.peer) else { return };
         let record = &announcement.record;
-        let Some(chain) = self.chains.get(&record.certificate) else {
+        let Some(chain) = self.chains.get(self.table.slot(&record.node), &record.certificate) else {
             self.await_chain(announcement, from, sender, now);
             return;
         };
@@ -157,6 +159,9 @@ impl Mesh {
     /// A newer record takes its place, and is news to every link that did not bring it and is not a neighbour of its origin.
     pub(super) fn put_record(&mut self, slot: Slot, announcement: Arc<Announcement>, from: Option<LinkId>, now: Now) {
         let before = self.table.put_record(slot, Arc::clone(&announcement));
+        if self.chains.settle(slot, &announcement.record.certificate) {
+            self.links.values_mut().for_each(|link| _ = link.outbox.has_chains.remove(slot.0));
+        }
         if self.table.standing(slot) == Some(Standing::Quarantined) {
             self.set_standing(slot, Standing::Suspected);
             self.quarantined.remove(&slot);
@@ -262,15 +267,14 @@ impl Mesh {
     }
 
     /// A chain that a link showed. Records that waited for it are looked at again.
-    pub(super) fn take_chain(&mut self, chain: Arc<VerifiedChain>, from: LinkId, now: Now) {
+    pub(super) fn take_chain(&mut self, chain: Arc<VerifiedChain>, now: Now) {
         let hash = chain.hash();
-        let wanted = self.wants.remove(&Want::Chain(hash)).is_some();
-        let Some(number) = self.chains.insert(hash, chain) else { return };
-        if let Some(link) = self.links.get_mut(&from) {
-            link.outbox.has_chains.insert(number);
-            link.outbox.chains.remove(number);
+        let slot = self.table.slot(&chain.member.node);
+        if self.chains.get(slot, &hash).is_some() {
+            return;
         }
-        if wanted {
+        self.chains.keep(chain, now.mono_ms);
+        if self.wants.remove(&Want::Chain(hash)).is_some() {
             self.retry_pending(hash, now);
         }
     }
@@ -301,28 +305,23 @@ impl Mesh {
     }
 
     /// Lets go of bodies, chains and wishes that no record names any more.
-    pub(super) fn sweep_stores(&mut self) {
-        let (mut bodies, mut chains) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
-        chains.insert(self.own.chain.hash());
+    pub(super) fn sweep_stores(&mut self, now: Now) {
+        let mut bodies = BTreeSet::new();
         let records = self.table.iter().filter_map(|(_, origin)| origin.record);
         for record in records.chain(self.pending.values().map(|pending| &pending.announcement)).map(|held| &held.record) {
-            chains.insert(record.certificate);
             bodies.extend(record.capabilities.iter().map(|offered| offered.body));
         }
+        let awaited: BTreeSet<_> = self.pending.values().map(|pending| pending.announcement.record.certificate).collect();
         self.wants.retain(|want, _| match want {
-            Want::Chain(hash) => chains.contains(hash),
+            Want::Chain(hash) => awaited.contains(hash),
             Want::Body(hash) => bodies.contains(hash),
         });
-        let freed_bodies = self.bodies.sweep(|hash| bodies.contains(hash));
-        let freed_chains = self.chains.sweep(|hash| chains.contains(hash));
+        self.chains.sweep(now.mono_ms);
+        let freed = self.bodies.sweep(|hash| bodies.contains(hash));
         for link in self.links.values_mut() {
-            for number in &freed_bodies {
+            for number in &freed {
                 link.outbox.bodies.remove(*number);
                 link.outbox.has_bodies.remove(*number);
-            }
-            for number in &freed_chains {
-                link.outbox.chains.remove(*number);
-                link.outbox.has_chains.remove(*number);
             }
         }
     }

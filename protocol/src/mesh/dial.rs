@@ -21,6 +21,8 @@ pub(super) struct Dialler {
     me: NodeId,
     targets: BTreeMap<NodeId, Target>,
     redial_at_ms: u64,
+    /// Grows with every change: [`Dialler::next_ms`] looks at every target.
+    generation: u64,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,7 @@ enum State {
 
 impl Dialler {
     pub fn new(me: NodeId) -> Self {
-        Self { me, targets: BTreeMap::new(), redial_at_ms: 0 }
+        Self { me, targets: BTreeMap::new(), redial_at_ms: 0, generation: 0 }
     }
 
     /// Where somebody unproven (multicast DNS, a join code, the address book) says that `node` may be dialled. Kept beside what the node
@@ -91,6 +93,7 @@ impl Dialler {
 
     /// The target to be told of `addresses`, a new one if need be and if there is room.
     fn target(&mut self, node: NodeId, addresses: &[String], mutual: bool, now_ms: u64) -> Option<&mut Target> {
+        self.generation += 1;
         if node == self.me || addresses.is_empty() || !(self.targets.contains_key(&node) || self.make_room()) {
             return None;
         }
@@ -118,6 +121,7 @@ impl Dialler {
     }
 
     pub fn linked(&mut self, node: &NodeId) {
+        self.generation += 1;
         if let Some(target) = self.targets.get_mut(node) {
             target.state = State::Linked;
             target.failures = 0;
@@ -127,6 +131,7 @@ impl Dialler {
 
     /// The link is gone: both sides may dial again.
     pub fn lost(&mut self, node: &NodeId, now_ms: u64) {
+        self.generation += 1;
         let until_ms = now_ms + self.courtesy_ms(node, true);
         if let Some(target) = self.targets.get_mut(node) {
             target.state = State::Waiting { until_ms };
@@ -136,6 +141,7 @@ impl Dialler {
 
     /// A lost peer is alive by other accounts: it is worth dialling now instead of by turns.
     pub fn revived(&mut self, node: &NodeId, now_ms: u64) {
+        self.generation += 1;
         let until_ms = now_ms + self.courtesy_ms(node, true);
         if let Some(target) =
             self.targets.get_mut(node).filter(|target| target.lost && matches!(target.state, State::Waiting { .. }))
@@ -147,6 +153,7 @@ impl Dialler {
     }
 
     pub fn failed(&mut self, node: &NodeId, now_ms: u64, rng: &mut ChaCha12Rng) {
+        self.generation += 1;
         if let Some(target) = self.targets.get_mut(node).filter(|target| target.state != State::Linked) {
             let base_ms = (DIAL_BACKOFF_MS << target.failures.min(16)).min(DIAL_BACKOFF_MS_MAX);
             let wait_ms = if target.lost { 0 } else { base_ms + rng.random_range(0..=base_ms / 4) };
@@ -156,11 +163,13 @@ impl Dialler {
     }
 
     pub fn forget(&mut self, node: &NodeId) {
+        self.generation += 1;
         self.targets.remove(node);
     }
 
     /// The dials to begin now, given how many links are wanted and stand.
     pub fn due(&mut self, wanted: usize, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
+        self.generation += 1;
         self.time_out(now_ms, rng);
         let in_flight = self.in_flight();
         let room = wanted.saturating_sub(links + in_flight).min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight));
@@ -185,6 +194,11 @@ impl Dialler {
         self.targets.values().filter_map(deadline).min()
     }
 
+    /// Stands for everything that [`Dialler::next_ms`] depends on here.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     fn waiting(&self, lost: bool, now_ms: u64) -> impl Iterator<Item = (&NodeId, &Target)> {
         let is_due = move |target: &Target| matches!(target.state, State::Waiting { until_ms } if until_ms <= now_ms);
         self.targets.iter().filter(move |(_, target)| target.lost == lost && is_due(target))
@@ -192,6 +206,7 @@ impl Dialler {
 
     /// Begins to dial a target: its addresses.
     pub fn begin(&mut self, node: &NodeId, now_ms: u64) -> Option<Vec<String>> {
+        self.generation += 1;
         let target = self.targets.get_mut(node)?;
         target.state = State::InFlight { since_ms: now_ms };
         target.tried_ms = now_ms;

@@ -56,9 +56,10 @@ pub(super) struct Outbox {
     pub near_loads: Bits,
     /// By number in the mesh's stores.
     pub bodies: Bits,
-    pub chains: Bits,
     /// What the peer has shown or been sent.
     pub has_bodies: Bits,
+    /// By slot.
+    pub chains: Bits,
     pub has_chains: Bits,
     pub loads: bool,
     pub ranges: VecDeque<RangeDigest>,
@@ -94,6 +95,8 @@ impl Link {
         self.outbox.haves.remove(slot.0);
         self.outbox.has_records.remove(slot.0);
         self.outbox.near_loads.remove(slot.0);
+        self.outbox.chains.remove(slot.0);
+        self.outbox.has_chains.remove(slot.0);
     }
 }
 
@@ -108,7 +111,9 @@ impl Outbox {
 
     /// Bytes that the bits of known origins take.
     pub fn bytes(&self) -> usize {
-        [&self.suspects, &self.records, &self.haves, &self.has_records, &self.near_loads].map(Bits::bytes).iter().sum()
+        let records = [&self.records, &self.has_records, &self.chains, &self.has_chains];
+        let rest = [&self.suspects, &self.haves, &self.near_loads];
+        records.into_iter().chain(rest).map(Bits::bytes).sum()
     }
 
     pub fn want_chain(&mut self, hash: CertificateHash) {

@@ -74,6 +74,16 @@ impl Own {
         own
     }
 
+    /// Goes on from a record that was signed before.
+    pub fn resume(&mut self, record: &NodeRecord, now: Now) {
+        self.incarnation = record.incarnation;
+        self.persisted = record.incarnation;
+        self.sequence = record.sequence;
+        self.signed_ms = Some(now.mono_ms);
+        self.addresses.clone_from(&record.addresses);
+        self.offered.clone_from(&record.capabilities);
+    }
+
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }

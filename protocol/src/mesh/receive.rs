@@ -17,7 +17,7 @@ impl Mesh {
         frame.faults.iter().for_each(|fault| self.blame_peer(peer, *fault, now));
         match frame.content {
             Content::Push { chains, bodies, records } => {
-                chains.into_iter().for_each(|chain| self.take_chain(chain, id, now));
+                chains.into_iter().for_each(|chain| self.take_chain(chain, now));
                 records.into_iter().for_each(|record| self.take_record(record, id, now));
                 bodies.into_iter().for_each(|body| self.take_body(body, id));
             }

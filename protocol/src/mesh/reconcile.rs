@@ -5,7 +5,7 @@ use rand::RngExt;
 use super::Mesh;
 use super::accept::Want;
 use super::vocabulary::Now;
-use crate::config::{DIGEST_INTERVAL_MS, DIGEST_INTERVAL_PARTIAL_MS, DIGEST_JITTER_MS, FETCH_RETRY_MS};
+use crate::config::{CHAINS_SOUGHT_MAX, DIGEST_INTERVAL_MS, DIGEST_INTERVAL_PARTIAL_MS, DIGEST_JITTER_MS, FETCH_RETRY_MS};
 use crate::distance::LinkId;
 use crate::gossip::ranges::{self, EVERYTHING};
 use crate::timers::Timer;
@@ -59,8 +59,8 @@ impl Mesh {
         for number in fetch.bodies.iter().filter_map(|hash| self.bodies.number(hash)) {
             link.outbox.bodies.insert(number);
         }
-        for number in fetch.chains.iter().filter_map(|hash| self.chains.number(hash)) {
-            link.outbox.chains.insert(number);
+        for slot in fetch.chains.iter().take(CHAINS_SOUGHT_MAX).filter_map(|hash| self.chains.find(hash)) {
+            link.outbox.chains.insert(slot.0);
         }
     }
 
@@ -84,7 +84,7 @@ impl Mesh {
     /// Bytes that this node keeps of its own for each known origin, on average: table, distances, loads and what links remember.
     pub fn table_bytes(&self) -> usize {
         let links: usize = self.links.values().map(|link| link.outbox.bytes() + link.introduced.bytes()).sum();
-        let bytes = self.table.bytes() + self.distances.bytes() + self.near_loads.bytes() + links;
+        let bytes = self.table.bytes() + self.distances.bytes() + self.near_loads.bytes() + self.chains.bytes() + links;
         bytes / self.table.len().max(1)
     }
 }

@@ -105,12 +105,12 @@ impl Mesh {
         let (Some(link), Some(held)) = (self.links.get_mut(&id), self.table.record(slot)) else { return 0 };
         let mut bytes = held.bytes.0.len() + 4;
         link.outbox.has_records.insert(slot.0);
-        if let Some(chain) = self.chains.number(&held.record.certificate).filter(|chain| link.outbox.has_chains.insert(*chain)) {
-            link.outbox.chains.remove(chain);
-            if let Some(chain) = self.chains.at(chain) {
-                bytes += chain.bytes.0.len() + 4;
-                push.chains.push(chain.bytes.clone());
-            }
+        if link.outbox.has_chains.insert(slot.0)
+            && let Some(chain) = self.chains.at(slot)
+        {
+            link.outbox.chains.remove(slot.0);
+            bytes += chain.bytes.0.len() + 4;
+            push.chains.push(chain.bytes.clone());
         }
         for body in held.record.capabilities.iter().filter_map(|offered| self.bodies.number(&offered.body)) {
             if !link.outbox.has_bodies.contains(body) {
@@ -128,7 +128,7 @@ impl Mesh {
     fn push_chains(&mut self, id: LinkId, mut left: usize, push: &mut Push) {
         let Some(link) = self.links.get_mut(&id) else { return };
         while let Some(number) = link.outbox.chains.first() {
-            let Some(chain) = self.chains.at(number) else {
+            let Some(chain) = self.chains.at(Slot(number)) else {
                 link.outbox.chains.remove(number);
                 continue;
             };

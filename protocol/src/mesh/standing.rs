@@ -167,7 +167,7 @@ impl Mesh {
         self.near_loads.sweep(now.mono_ms);
         self.offences.sweep(now.mono_ms);
         self.pending.retain(|_, pending| pending.is_fresh(now));
-        self.sweep_stores();
+        self.sweep_stores(now);
     }
 
     fn is_forgettable(&self, slot: Slot, now: Now) -> bool {
@@ -213,6 +213,7 @@ impl Mesh {
         self.set_standing(slot, Standing::Suspected);
         self.table.remove(slot);
         self.near_loads.forget(slot);
+        self.chains.forget(slot);
         self.distances.forget_slot(slot);
         self.suspicions.forget(slot);
         self.quarantined.remove(&slot);

@@ -6,8 +6,8 @@ use rand::seq::SliceRandom;
 use super::{Run, STEP_MS};
 use crate::action::Action;
 use crate::checks;
-use crate::meter::Arrival;
 use crate::host::held_number;
+use crate::meter::Arrival;
 use crate::scenario::Step;
 
 /// Kills and deaths that are timed at once, and observers that are asked: enough for a percentile.
@@ -221,7 +221,8 @@ impl Run<'_> {
 
     fn join(&mut self, over_ms: u64) {
         let now_ms = self.world.now_ms();
-        let waiting: Vec<u32> = (0..self.world.nodes() as u32).filter(|node| self.world.hosts[*node as usize].life == 0).collect();
+        let waiting: Vec<u32> =
+            (0..self.world.nodes() as u32).filter(|node| self.world.hosts[*node as usize].life == 0).collect();
         for node in waiting {
             let at_ms = now_ms + self.world.rng.random_range(0..=over_ms);
             self.world.schedule(at_ms, Action::Restart { node });

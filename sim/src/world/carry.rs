@@ -88,7 +88,9 @@ impl World {
                     self.violate(format!("nobody honest is blamed: node {node} blames {}: {why}", peer.unwrap_or_default()));
                 }
             }
-            mesh::Event::SecondHolderOfKey => self.violate(format!("one life at a time: node {node} met another holder of its key")),
+            mesh::Event::SecondHolderOfKey => {
+                self.violate(format!("one life at a time: node {node} met another holder of its key"))
+            }
             mesh::Event::ClockDoubt { jump_ms } if !self.clocks_jump => {
                 self.violate(format!("clocks are steady: node {node} doubts its own by {jump_ms} ms"));
             }
@@ -245,7 +247,8 @@ impl World {
                     break;
                 }
             }
-            let Some(bytes) = self.hosts[node as usize].node.as_mut().and_then(|node| node.poll_send(now, peer_id, SEND_BUDGET_BYTES))
+            let Some(bytes) =
+                self.hosts[node as usize].node.as_mut().and_then(|node| node.poll_send(now, peer_id, SEND_BUDGET_BYTES))
             else {
                 break;
             };
@@ -308,7 +311,9 @@ impl World {
         self.tell(to, input);
         let arrival = Arrival { from, at: to, now_ms: self.now_ms() };
         for record in &records {
-            let Some(origin) = self.numbers.get(&record.record.node).filter(|origin| self.meter.is_under_way(*origin)) else { continue };
+            let Some(origin) = self.numbers.get(&record.record.node).filter(|origin| self.meter.is_under_way(*origin)) else {
+                continue;
+            };
             if let Some(held) = self.hosts[to as usize].node.as_deref().and_then(|node| held_number(node, &record.record.node)) {
                 self.meter.reached(arrival, origin, held);
             }
@@ -386,4 +391,3 @@ fn spoken(event: &mesh::Event, named: impl Fn(&NodeId) -> String) -> String {
         other => format!("{other:?}"),
     }
 }
-
