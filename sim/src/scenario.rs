@@ -28,8 +28,11 @@ pub struct Scenario {
     pub links: LinkShape,
     #[serde(default)]
     pub hosts: HostShape,
+    /// Adversaries by kind, and a share of nodes that are any of them.
     #[serde(default)]
     pub adversaries: Vec<Crowd>,
+    #[serde(default)]
+    pub hostile: f64,
     pub steps: Vec<Step>,
 }
 
@@ -40,6 +43,8 @@ pub enum Start {
     /// Nodes start with a few addresses and find each other.
     #[default]
     Formed,
+    /// Nodes run and are linked as a random graph of few links from the first moment.
+    Linked,
 }
 
 /// One thing after the other. Times are in milliseconds; shares are of the nodes that are well, and at least one of them.
@@ -92,7 +97,7 @@ pub enum Step {
     Skew { share: f64, by_ms: i64 },
     Slow { share: f64, every_ms: u64 },
     Uplink { share: f64, mbit_s: f64 },
-    /// A share of the nodes changes its record as often as it can.
+    /// A share of the nodes changes its record as often as it can; counts what nodes send meanwhile.
     Hot { share: f64, every_ms: u64, for_ms: u64 },
     Lose { share: f64 },
 }
@@ -109,7 +114,26 @@ macro_rules! built_in {
 }
 
 built_in!(
-    "home", "office", "campus", "fleet", "mass-death", "split", "hops",
+    "home",
+    "office",
+    "campus",
+    "fleet",
+    "city",
+    "churn",
+    "flash-crowd",
+    "mass-death",
+    "split",
+    "rolling-restart",
+    "flapping-link",
+    "hostile",
+    "sick-observer",
+    "low-sequence",
+    "big-state",
+    "slow-link",
+    "bad-record",
+    "hot-key",
+    "hops",
+    "weather",
 );
 
 
@@ -163,7 +187,7 @@ mod tests {
         for (scenario, name) in Scenario::all().iter().zip(names()) {
             assert_eq!(scenario.name, name);
             let has = |wanted: fn(&Step) -> bool| scenario.steps.iter().any(wanted);
-            assert!(has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. })), "{name} counts bytes");
+            assert!(has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. } | Step::Hot { .. })), "{name} counts bytes");
             assert!(has(|step| matches!(step, Step::Publish { .. })), "{name} publishes");
             assert!(has(|step| matches!(step, Step::Kill { .. })), "{name} kills");
             assert!(has(|step| matches!(step, Step::Converge { heal: true, .. })), "{name} heals");

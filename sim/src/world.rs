@@ -25,14 +25,16 @@ use crate::meter::Meter;
 use crate::network::{ConnectionId, Flight, Network};
 use crate::numbers::Numbers;
 use crate::queue::Calendar;
-use crate::scenario::Scenario;
-use crate::topology::Neighbours;
+use crate::scenario::{Scenario, Start};
+use crate::topology::{self, Neighbours};
 use crate::verifier::WorldVerifier;
 
 /// When the virtual world begins, on the wall.
 pub const WALL_MS: u64 = 1_800_000_000_000;
 /// How often an adversary acts of its own accord.
 const ATTACK_EVERY_MS: u64 = 200;
+/// Links of each node where all are linked from the beginning.
+const LINKED_DEGREE: u32 = 8;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -105,13 +107,31 @@ impl World {
             seed,
         };
         world.equip();
-        world.corrupt(&scenario.adversaries);
-        let initial = ((nodes as f64 * world.shape.initial).round() as usize).clamp(1, nodes);
-        for node in 0..initial as u32 {
-            let at_ms = world.rng.random_range(0..=world.shape.start_over_ms);
-            world.queue.add(at_ms, Event::Start { node });
+        world.corrupt(&scenario.adversaries, scenario.hostile);
+        match scenario.start {
+            Start::Formed => world.start_apart(),
+            Start::Linked => world.start_linked(),
         }
         world
+    }
+
+    /// One after the other, each on its own.
+    fn start_apart(&mut self) {
+        let initial = ((self.nodes() as f64 * self.shape.initial).round() as usize).clamp(1, self.nodes());
+        for node in 0..initial as u32 {
+            let at_ms = self.rng.random_range(0..=self.shape.start_over_ms);
+            self.queue.add(at_ms, Event::Start { node });
+        }
+    }
+
+    /// All at once, and linked. Every way into a running mesh but this one leads through dials.
+    fn start_linked(&mut self) {
+        let links = topology::sparse(self.nodes() as u32, LINKED_DEGREE, &mut self.rng);
+        (0..self.nodes() as u32).for_each(|node| self.start(node));
+        for (a, b) in links {
+            let lives = [self.hosts[a as usize].life, self.hosts[b as usize].life];
+            self.connected(a, b, lives);
+        }
     }
 
     pub fn now_ms(&self) -> u64 {

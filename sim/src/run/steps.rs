@@ -50,7 +50,7 @@ impl Run<'_> {
             Step::Skew { share, by_ms } => self.to_some(share, |node| Action::SkewClock { node, by_ms }),
             Step::Slow { share, every_ms } => self.to_some(share, |node| Action::Slow { node, every_ms }),
             Step::Uplink { share, mbit_s } => self.to_some(share, |node| Action::Uplink { node, mbit_s }),
-            Step::Hot { share, every_ms, for_ms } => self.run_hot(share, every_ms, for_ms),
+            Step::Hot { share, every_ms, for_ms } => self.count_bytes(|run| run.run_hot(share, every_ms, for_ms)),
             Step::Lose { share } => self.world.act(&Action::Lose { share }),
         }
         match step {
