@@ -98,8 +98,8 @@ pub fn nothing_is_made_up(world: &World, truth: &Truth, observer: u32) -> Vec<St
     for origin in mesh.origins() {
         let Some(node) = world.number_of(&origin.id).filter(|node| truth.well[*node as usize]) else { continue };
         let held = (origin.record.incarnation, origin.record.sequence);
-        if truth.newest(node).is_some_and(|newest| held > newest) {
-            faults.push(format!("nothing is made up: node {observer} holds {held:?} of {node}, newer than its own"));
+        if truth.newest_ever(node).is_some_and(|newest| held > newest) {
+            faults.push(format!("nothing is made up: node {observer} holds {held:?} of {node}, newer than any it signed"));
         }
     }
     faults

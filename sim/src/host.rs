@@ -95,6 +95,8 @@ pub struct Host {
     pub garbled: f64,
     /// Since when it has run, awake and with nothing between it and the others.
     pub steady_since_ms: u64,
+    /// The newest record of its former lives.
+    pub newest_before: Option<Number>,
     /// The record it last held of itself when a publication was asked for, which is still to be signed.
     pub unsigned: Option<Number>,
     pub bytes_sent: u64,
@@ -120,6 +122,7 @@ impl Host {
             skew_ms: 0,
             garbled: 0.0,
             steady_since_ms: 0,
+            newest_before: None,
             unsigned: None,
             bytes_sent: 0,
             loads_told: 0,

@@ -18,6 +18,8 @@ mod compare;
 mod herd;
 mod host;
 mod log;
+#[cfg(test)]
+mod model;
 mod meter;
 mod network;
 mod numbers;

@@ -273,13 +273,6 @@ impl Network {
         std::mem::take(&mut way.starved)
     }
 
-    /// Keeps a frame that arrived at a barrier, at the end of what is held.
-    pub fn hold(&mut self, flight: Flight) {
-        if let Some(way) = self.way(flight.connection, flight.from) {
-            way.held.push(flight);
-        }
-    }
-
     /// Notes what the barriers have stopped and freed: connections stopped since now (the transport gives up on them in
     /// [`TRANSPORT_TIMEOUT_MS`]), and what was held back with the time of its arrival.
     pub fn barriers_changed(&mut self, now_ms: u64) -> (Vec<(ConnectionId, u32)>, Vec<(u64, Flight)>) {

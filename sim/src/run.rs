@@ -37,8 +37,6 @@ pub struct Run<'a> {
     observers: Vec<u32>,
     newest_wins: NewestWins,
     absent: NobodyHonestIsAbsent,
-    /// When the world was last changed from outside.
-    changed_ms: u64,
     /// The node whose table was wrong when it was last looked at.
     witness: usize,
 }
@@ -57,7 +55,6 @@ impl<'a> Run<'a> {
             observers,
             newest_wins: NewestWins::default(),
             absent: NobodyHonestIsAbsent::default(),
-            changed_ms: 0,
             witness: 0,
         }
     }
@@ -85,6 +82,11 @@ impl<'a> Run<'a> {
         report.last_delivery_hop = world.meter.last_delivery_hop();
         report.false_deaths = world.meter.false_deaths;
         report.table_bytes = table_bytes(world);
+        if self.scenario.no_false_deaths && report.false_deaths > 0 {
+            let count = report.false_deaths;
+            self.world.violate(format!("nobody alive is taken for dead: {count} times"));
+        }
+        let world = &self.world;
         report.refused = world.well().iter().filter_map(|node| world.mesh_of(*node)).map(|mesh| mesh.refused().1).sum();
         report.violations = world.log.violations().iter().map(ToString::to_string).collect();
         report.virtual_ms = world.now_ms();
@@ -140,8 +142,15 @@ impl<'a> Run<'a> {
         self.violate(faults);
     }
 
+    /// Notes the first fault of each name: the others say the same of other nodes.
     fn violate(&mut self, faults: Vec<String>) {
-        faults.into_iter().for_each(|fault| self.world.violate(fault));
+        let mut named = BTreeSet::new();
+        for fault in faults {
+            let name = fault.split(':').next().unwrap_or_default().to_owned();
+            if named.insert(name) {
+                self.world.violate(fault);
+            }
+        }
     }
 
     /// So many random nodes that are well: a share of them, at least one.

@@ -33,6 +33,9 @@ pub struct Scenario {
     pub adversaries: Vec<Crowd>,
     #[serde(default)]
     pub hostile: f64,
+    /// Whether taking a live node for dead violates anything.
+    #[serde(default)]
+    pub no_false_deaths: bool,
     pub steps: Vec<Step>,
 }
 
@@ -75,8 +78,14 @@ pub enum Step {
         #[serde(default = "yes")]
         disk: bool,
     },
-    /// Kills one node after the other and starts each again.
-    Roll { share: f64, every_ms: u64, down_ms: u64 },
+    /// Ends one node after the other, with a goodbye if politely, and starts each again.
+    Roll {
+        share: f64,
+        every_ms: u64,
+        down_ms: u64,
+        #[serde(default)]
+        politely: bool,
+    },
     /// Groups of nodes, by turns, that cannot reach each other: `[[0, 1], [1, 0]]` walls 0 off from 1 both ways.
     Wall { groups: u8, walls: Vec<(u8, u8)> },
     /// Cuts connections that stand, in one direction or both.
@@ -134,6 +143,7 @@ built_in!(
     "hot-key",
     "hops",
     "weather",
+    "patience",
 );
 
 

@@ -64,6 +64,8 @@ pub struct World {
     pub neighbours: Option<Neighbours>,
     /// Names of the honest that may be blamed, because their machines garble what they hear or their records change too fast.
     pub blamable: Vec<bool>,
+    /// When something was last done to it from outside, starts included and publications aside.
+    pub changed_ms: u64,
     /// Whether clocks are set so that nodes doubt them.
     pub clocks_jump: bool,
     numbers: Numbers,
@@ -91,6 +93,7 @@ impl World {
             meter: Meter::default(),
             log: Log::new(lines_max),
             blamable: vec![false; nodes],
+            changed_ms: 0,
             clocks_jump: false,
             numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
             verifier: WorldVerifier::new(MeshId::of_root(&root.id()), nodes),
@@ -281,6 +284,7 @@ impl World {
         host.start(&self.space, seed, now);
         let life = host.life;
         let known: Vec<u32> = host.introductions.iter().chain(&host.book).copied().collect();
+        self.changed_ms = now_ms;
         self.log.note(now_ms, || format!("node {node} starts its life {life}"));
         for peer in known {
             let peer = &self.hosts[peer as usize];

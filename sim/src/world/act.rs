@@ -14,6 +14,9 @@ impl World {
     pub fn act(&mut self, action: &Action) {
         let now_ms = self.now_ms();
         self.log.note(now_ms, || format!("ACTION {action:?}"));
+        if !matches!(action, Action::Publish { .. }) {
+            self.changed_ms = now_ms;
+        }
         match action {
             Action::Publish { node } => self.publish(*node),
             Action::Kill { node } => self.kill(*node),
@@ -58,6 +61,7 @@ impl World {
 
     fn kill(&mut self, node: u32) {
         let host = &mut self.hosts[node as usize];
+        host.newest_before = host.newest_before.max(host.own_number());
         if host.node.take().is_none() {
             return;
         }
@@ -99,6 +103,7 @@ impl World {
         }
         let now_ms = self.now_ms();
         self.log.note(now_ms, || format!("node {node} wakes up"));
+        self.changed_ms = now_ms;
         self.network.barriers.set_asleep(node, false);
         self.hosts[node as usize].steady_since_ms = now_ms;
         let (waited, others) = std::mem::take(&mut self.postponed).into_iter().partition(|(sleeper, _)| *sleeper == node);
