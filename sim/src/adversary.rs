@@ -6,13 +6,11 @@
 
 use std::collections::VecDeque;
 
+use atmo_protocol::envelope::kind;
 use atmo_protocol::membership::{Roles, issue_from_root};
 use atmo_protocol::mesh::Now;
-use atmo_protocol::envelope::kind;
 use atmo_protocol::record::{Announcement, NODE_RECORD_BYTES_MAX, NodeRecord};
-use atmo_protocol::wire::{
-    Blob, Digest, Distances, Frame, Loads, Push, RangeDigest, Stamp, Suspect, VerifiedChain,
-};
+use atmo_protocol::wire::{Blob, Digest, Distances, Frame, Loads, Push, RangeDigest, Stamp, Suspect, VerifiedChain};
 use atmo_protocol::{Envelope, MeshId, NodeId, NodeKey, codec};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
@@ -246,7 +244,8 @@ impl Adversary {
             push.records.push(Blob(broken.into()));
         }
         let victim = &scene.hosts[between(scene.bits, 0, scene.hosts.len() as u64 - 1) as usize];
-        let in_its_name = NodeRecord { node: victim.id, certificate: victim.chain.hash(), incarnation: u64::MAX / 2, ..own.clone() };
+        let in_its_name =
+            NodeRecord { node: victim.id, certificate: victim.chain.hash(), incarnation: u64::MAX / 2, ..own.clone() };
         push.records.push(sealed(in_its_name, &self.key));
         if let Some((record, chain)) = ring.smuggled.pop_front() {
             push.records.push(record);

@@ -35,8 +35,8 @@ pub enum CompareError {
 
 /// Whether no figure is worse by more than `tolerance`, and nothing is violated.
 pub fn run(baseline: &Path, tolerance: f64) -> Result<bool, CompareError> {
-    let text = std::fs::read_to_string(baseline)
-        .map_err(|error| CompareError::File { path: baseline.display().to_string(), error })?;
+    let text =
+        std::fs::read_to_string(baseline).map_err(|error| CompareError::File { path: baseline.display().to_string(), error })?;
     let mut good = true;
     for before in reports(&text)? {
         let number = |field: &str| before[field].as_u64().ok_or(CompareError::Incomplete);

@@ -18,9 +18,9 @@ mod compare;
 mod herd;
 mod host;
 mod log;
+mod meter;
 #[cfg(test)]
 mod model;
-mod meter;
 mod network;
 mod numbers;
 mod queue;
@@ -172,7 +172,11 @@ fn obey(command: Command) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn run_one(scenario: &Scenario, nodes: usize, seed: u64, json: bool) -> bool {
     let options = format!("scenario {}, {nodes} nodes, seed {seed}", scenario.name);
-    if json { eprintln!("{options}") } else { println!("{options}") }
+    if json {
+        eprintln!("{options}")
+    } else {
+        println!("{options}")
+    }
     let stopwatch = Stopwatch::start();
     let (mut report, _) = Run::new(scenario, nodes, seed, 0).finish(|world, step| {
         eprintln!("{:>8} ms virtual, {:>7} ms real  {step}", world.now_ms(), stopwatch.ms());

@@ -161,8 +161,18 @@ mod tests {
         let json = Report::default().json();
         let at = |field: &str| json.find(&format!("\"{field}\":")).unwrap_or_else(|| panic!("no {field} in {json}"));
         let fields = [
-            "seed", "nodes", "scenario", "delivery_ms", "bytes_per_node_s", "redundancy", "last_delivery_hop",
-            "dead_removed_ms", "heal_ms", "hop_exact", "table_bytes", "violations",
+            "seed",
+            "nodes",
+            "scenario",
+            "delivery_ms",
+            "bytes_per_node_s",
+            "redundancy",
+            "last_delivery_hop",
+            "dead_removed_ms",
+            "heal_ms",
+            "hop_exact",
+            "table_bytes",
+            "violations",
         ];
         assert!(fields.map(at).is_sorted());
     }

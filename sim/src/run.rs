@@ -105,8 +105,7 @@ impl<'a> Run<'a> {
     }
 
     fn watch(&mut self) {
-        let faults: Vec<String> =
-            self.observers.iter().flat_map(|observer| self.absent.look(&self.world, *observer)).collect();
+        let faults: Vec<String> = self.observers.iter().flat_map(|observer| self.absent.look(&self.world, *observer)).collect();
         self.violate(faults);
     }
 

@@ -55,12 +55,21 @@ pub enum Start {
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Step {
     /// Waits until those who start at the beginning have found each other.
-    Form { within_ms: u64 },
-    Wait { for_ms: u64 },
+    Form {
+        within_ms: u64,
+    },
+    Wait {
+        for_ms: u64,
+    },
     /// Counts what nodes send while nothing happens.
-    Steady { for_ms: u64 },
+    Steady {
+        for_ms: u64,
+    },
     /// Random nodes publish; measures how long their records take to the last node.
-    Publish { count: usize, every_ms: u64 },
+    Publish {
+        count: usize,
+        every_ms: u64,
+    },
     /// Measures how long until 99 % of the others no longer route to the killed ones.
     Kill {
         share: f64,
@@ -87,7 +96,10 @@ pub enum Step {
         politely: bool,
     },
     /// Groups of nodes, by turns, that cannot reach each other: `[[0, 1], [1, 0]]` walls 0 off from 1 both ways.
-    Wall { groups: u8, walls: Vec<(u8, u8)> },
+    Wall {
+        groups: u8,
+        walls: Vec<(u8, u8)>,
+    },
     /// Cuts connections that stand, in one direction or both.
     Cut {
         count: usize,
@@ -97,18 +109,48 @@ pub enum Step {
     /// Takes every wall and cut away.
     Heal,
     /// Kills and starts again at random, `per_s` being a share of all nodes; publishes meanwhile, and counts what nodes send.
-    Churn { per_s: f64, down_ms: u64, for_ms: u64, publish_every_ms: u64 },
+    Churn {
+        per_s: f64,
+        down_ms: u64,
+        for_ms: u64,
+        publish_every_ms: u64,
+    },
     /// Starts those that did not start at the beginning.
-    Join { over_ms: u64 },
+    Join {
+        over_ms: u64,
+    },
     /// Cuts and mends the same connections.
-    Flap { count: usize, times: usize, down_ms: u64, up_ms: u64 },
-    Sleep { share: f64, for_ms: u64 },
-    Skew { share: f64, by_ms: i64 },
-    Slow { share: f64, every_ms: u64 },
-    Uplink { share: f64, mbit_s: f64 },
+    Flap {
+        count: usize,
+        times: usize,
+        down_ms: u64,
+        up_ms: u64,
+    },
+    Sleep {
+        share: f64,
+        for_ms: u64,
+    },
+    Skew {
+        share: f64,
+        by_ms: i64,
+    },
+    Slow {
+        share: f64,
+        every_ms: u64,
+    },
+    Uplink {
+        share: f64,
+        mbit_s: f64,
+    },
     /// A share of the nodes changes its record as often as it can; counts what nodes send meanwhile.
-    Hot { share: f64, every_ms: u64, for_ms: u64 },
-    Lose { share: f64 },
+    Hot {
+        share: f64,
+        every_ms: u64,
+        for_ms: u64,
+    },
+    Lose {
+        share: f64,
+    },
 }
 
 fn yes() -> bool {
@@ -146,7 +188,6 @@ built_in!(
     "patience",
 );
 
-
 /// Why there is no such scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
@@ -172,8 +213,7 @@ impl Scenario {
         if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Self::read(name, text);
         }
-        let text =
-            std::fs::read_to_string(name).map_err(|error| ScenarioError::Unknown { name: name.to_owned(), error })?;
+        let text = std::fs::read_to_string(name).map_err(|error| ScenarioError::Unknown { name: name.to_owned(), error })?;
         Self::read(name, &text)
     }
 
@@ -197,7 +237,10 @@ mod tests {
         for (scenario, name) in Scenario::all().iter().zip(names()) {
             assert_eq!(scenario.name, name);
             let has = |wanted: fn(&Step) -> bool| scenario.steps.iter().any(wanted);
-            assert!(has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. } | Step::Hot { .. })), "{name} counts bytes");
+            assert!(
+                has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. } | Step::Hot { .. })),
+                "{name} counts bytes"
+            );
             assert!(has(|step| matches!(step, Step::Publish { .. })), "{name} publishes");
             assert!(has(|step| matches!(step, Step::Kill { .. })), "{name} kills");
             assert!(has(|step| matches!(step, Step::Converge { heal: true, .. })), "{name} heals");

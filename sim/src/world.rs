@@ -13,7 +13,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 mod act;
-mod carry;
+mod connections;
+mod effects;
+mod frames;
 mod people;
 
 use crate::action::Action;
@@ -39,18 +41,50 @@ const LINKED_DEGREE: u32 = 8;
 /// Something that will happen.
 #[derive(Debug)]
 enum Event {
-    Start { node: u32 },
-    Wake { node: u32 },
+    Start {
+        node: u32,
+    },
+    Wake {
+        node: u32,
+    },
     Arrive(Flight),
-    Pull { node: u32, peer: u32 },
-    Connected { from: u32, to: u32, lives: [u32; 2] },
-    DialFailed { node: u32, target: u32, life: u32 },
-    LinkDown { node: u32, peer: u32, connection: ConnectionId, life: u32, cause: LinkLoss },
+    Pull {
+        node: u32,
+        peer: u32,
+    },
+    Connected {
+        from: u32,
+        to: u32,
+        lives: [u32; 2],
+    },
+    DialFailed {
+        node: u32,
+        target: u32,
+        life: u32,
+    },
+    LinkDown {
+        node: u32,
+        peer: u32,
+        connection: ConnectionId,
+        life: u32,
+        cause: LinkLoss,
+    },
     /// A transport has heard nothing from `from` for too long.
-    TimeOut { connection: ConnectionId, from: u32 },
-    Load { node: u32, life: u32 },
-    Attack { node: u32, life: u32 },
-    Awake { node: u32 },
+    TimeOut {
+        connection: ConnectionId,
+        from: u32,
+    },
+    Load {
+        node: u32,
+        life: u32,
+    },
+    Attack {
+        node: u32,
+        life: u32,
+    },
+    Awake {
+        node: u32,
+    },
     Act(Box<Action>),
 }
 
@@ -89,7 +123,7 @@ impl World {
         let neighbours = scenario.topology.neighbours(nodes, &mut rng);
         let hosts = people::hosts(&scenario.hosts, neighbours.as_deref(), nodes, &root, &mut rng);
         let mut world = Self {
-            network: Network::new(scenario.links.clone(), nodes, seed),
+            network: Network::new(scenario.links, nodes, seed),
             meter: Meter::default(),
             log: Log::new(lines_max),
             blamable: vec![false; nodes],
@@ -232,7 +266,9 @@ impl World {
     /// Who handles an event, if it is somebody's.
     fn handler(event: &Event) -> Option<u32> {
         match event {
-            Event::Wake { node } | Event::Load { node, .. } | Event::Attack { node, .. } | Event::Pull { node, .. } => Some(*node),
+            Event::Wake { node } | Event::Load { node, .. } | Event::Attack { node, .. } | Event::Pull { node, .. } => {
+                Some(*node)
+            }
             Event::DialFailed { node, .. } | Event::LinkDown { node, .. } => Some(*node),
             Event::Arrive(flight) => Some(flight.to),
             Event::Connected { from, .. } => Some(*from),

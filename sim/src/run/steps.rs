@@ -6,8 +6,8 @@ use rand::seq::SliceRandom;
 use super::{Run, STEP_MS};
 use crate::action::Action;
 use crate::checks;
-use crate::meter::Arrival;
 use crate::host::held_number;
+use crate::meter::Arrival;
 use crate::scenario::Step;
 
 /// Kills and deaths that are timed at once, and observers that are asked: enough for a percentile.
@@ -45,16 +45,16 @@ impl Run<'_> {
             }
             Step::Join { over_ms } => self.join(over_ms),
             Step::Flap { count, times, down_ms, up_ms } => self.flap(count, times, down_ms, up_ms),
-            Step::Sleep { share, for_ms } => self.to_some(share, |node| Action::Sleep { node, for_ms }),
-            Step::Skew { share, by_ms } => self.to_some(share, |node| Action::SkewClock { node, by_ms }),
-            Step::Slow { share, every_ms } => self.to_some(share, |node| Action::Slow { node, every_ms }),
-            Step::Uplink { share, mbit_s } => self.to_some(share, |node| Action::Uplink { node, mbit_s }),
+            Step::Sleep { share, for_ms } => self.do_to(share, |node| Action::Sleep { node, for_ms }),
+            Step::Skew { share, by_ms } => self.do_to(share, |node| Action::SkewClock { node, by_ms }),
+            Step::Slow { share, every_ms } => self.do_to(share, |node| Action::Slow { node, every_ms }),
+            Step::Uplink { share, mbit_s } => self.do_to(share, |node| Action::Uplink { node, mbit_s }),
             Step::Hot { share, every_ms, for_ms } => self.count_bytes(|run| run.run_hot(share, every_ms, for_ms)),
             Step::Lose { share } => self.world.act(&Action::Lose { share }),
         }
     }
 
-    fn to_some(&mut self, share: f64, action: impl Fn(u32) -> Action) {
+    fn do_to(&mut self, share: f64, action: impl Fn(u32) -> Action) {
         self.some(share).into_iter().for_each(|node| self.world.act(&action(node)));
     }
 
@@ -147,7 +147,7 @@ impl Run<'_> {
         for (dead, showing) in timed {
             let (who, count) = (showing.first().copied().unwrap_or_default(), showing.len());
             self.world.violate(format!(
-                "no route points at the dead for longer than {within_ms} ms: {count} nodes, {who} among them, route to {dead}"
+                "no route points at the dead: after {within_ms} ms {count} nodes, {who} among them, route to {dead}"
             ));
         }
     }
@@ -214,7 +214,8 @@ impl Run<'_> {
 
     fn join(&mut self, over_ms: u64) {
         let now_ms = self.world.now_ms();
-        let waiting: Vec<u32> = (0..self.world.nodes() as u32).filter(|node| self.world.hosts[*node as usize].life == 0).collect();
+        let waiting: Vec<u32> =
+            (0..self.world.nodes() as u32).filter(|node| self.world.hosts[*node as usize].life == 0).collect();
         for node in waiting {
             let at_ms = now_ms + self.world.rng.random_range(0..=over_ms);
             self.world.schedule(at_ms, Action::Restart { node });
