@@ -158,7 +158,7 @@ pub fn views_are_bounded(world: &World, observer: u32) -> Vec<String> {
 pub fn memory_is_bounded(world: &World, observer: u32) -> Vec<String> {
     let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
     let links = mesh.peers().count();
-    let invented = if world.is_hostile() { links * INTRODUCED_MAX } else { 0 };
+    let invented = if world.hears_inventions() { links * INTRODUCED_MAX } else { 0 };
     let origins_max = (world.nodes() + invented).min(ORIGINS_MAX);
     let mut faults = Vec::new();
     if mesh.origins_held() > origins_max {

@@ -18,6 +18,9 @@ pub struct Scenario {
     pub name: String,
     /// One line for people.
     pub about: String,
+    /// What it was read from: a built-in name or a file.
+    #[serde(skip)]
+    pub source: String,
     /// Nodes unless the command line says otherwise, and the most that make sense.
     pub nodes: usize,
     #[serde(default)]
@@ -217,14 +220,16 @@ impl Scenario {
         Self::read(name, &text)
     }
 
+    /// Built-in ones are TOML.
     fn read(path: &str, text: &str) -> Result<Self, ScenarioError> {
         let is_json = Path::new(path).extension().is_some_and(|extension| extension == "json");
-        let read = if is_json {
+        let read: Result<Self, String> = if is_json {
             serde_json::from_str(text).map_err(|error| error.to_string())
         } else {
             toml::from_str(text).map_err(|error| error.to_string())
         };
-        read.map_err(|message| ScenarioError::Malformed { path: path.to_owned(), message })
+        let scenario = read.map_err(|message| ScenarioError::Malformed { path: path.to_owned(), message })?;
+        Ok(Self { source: path.to_owned(), ..scenario })
     }
 }
 

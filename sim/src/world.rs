@@ -212,6 +212,11 @@ impl World {
         self.hostile
     }
 
+    /// Whether nodes may hear of nodes that do not exist, from liars or through broken network cards.
+    pub fn hears_inventions(&self) -> bool {
+        self.hostile || self.hosts.iter().any(|host| host.garbled > 0.0)
+    }
+
     /// Whether two nodes that run could be connected, whoever dials.
     pub fn could_connect(&self, a: u32, b: u32) -> bool {
         self.is_running(a) && self.is_running(b) && (self.may_dial(a, b) || self.may_dial(b, a))

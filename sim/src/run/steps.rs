@@ -42,6 +42,8 @@ impl Run<'_> {
             Step::Heal => self.world.act(&Action::Heal),
             Step::Churn { per_s, down_ms, for_ms, publish_every_ms } => {
                 self.count_bytes(|run| run.churn(per_s, down_ms, for_ms, publish_every_ms));
+                self.advance(down_ms + 1);
+                self.await_delivery();
             }
             Step::Join { over_ms } => self.join(over_ms),
             Step::Flap { count, times, down_ms, up_ms } => self.flap(count, times, down_ms, up_ms),
@@ -208,8 +210,6 @@ impl Run<'_> {
             let next_ms = kill_at_ms.min(publish_at_ms).min(begun_ms + for_ms);
             self.advance(next_ms.saturating_sub(now_ms).max(1));
         }
-        self.advance(down_ms + 1);
-        self.await_delivery();
     }
 
     fn join(&mut self, over_ms: u64) {
