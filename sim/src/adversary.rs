@@ -12,6 +12,8 @@ use atmo_protocol::mesh::Now;
 use atmo_protocol::record::{Announcement, NODE_RECORD_BYTES_MAX, NodeRecord};
 use atmo_protocol::wire::{Blob, Digest, Distances, Frame, Loads, Push, RangeDigest, Stamp, Suspect, VerifiedChain};
 use atmo_protocol::{Envelope, MeshId, NodeId, NodeKey, codec};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha12Rng;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -107,6 +109,35 @@ pub struct Adversary {
 }
 
 impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Forger,
+        Self::Replayer,
+        Self::Flooder,
+        Self::NearLiar,
+        Self::RandomLiar,
+        Self::LoadLiar,
+        Self::Eclipse,
+        Self::Equivocator,
+        Self::Accuser,
+        Self::Stranger,
+        Self::Expired,
+    ];
+
+    /// So many adversaries of random kinds, each kind once before any comes twice; accusers come in threes.
+    pub fn mixed(count: usize, rng: &mut ChaCha12Rng) -> Vec<Self> {
+        const ACCUSERS: usize = 3;
+        let mut kinds = Vec::new();
+        while kinds.len() < count {
+            let mut round = Self::ALL;
+            round.shuffle(rng);
+            for kind in round {
+                let times = if kind == Self::Accuser { ACCUSERS } else { 1 };
+                kinds.extend(std::iter::repeat_n(kind, times.min(count - kinds.len())));
+            }
+        }
+        kinds
+    }
+
     /// Whether it is admitted at all.
     pub fn is_member(self) -> bool {
         !matches!(self, Self::Stranger | Self::Expired)

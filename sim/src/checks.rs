@@ -98,8 +98,8 @@ pub fn nothing_is_made_up(world: &World, truth: &Truth, observer: u32) -> Vec<St
     for origin in mesh.origins() {
         let Some(node) = world.number_of(&origin.id).filter(|node| truth.well[*node as usize]) else { continue };
         let held = (origin.record.incarnation, origin.record.sequence);
-        if truth.newest(node).is_some_and(|newest| held > newest) {
-            faults.push(format!("nothing is made up: node {observer} holds {held:?} of {node}, newer than its own"));
+        if truth.newest_ever(node).is_some_and(|newest| held > newest) {
+            faults.push(format!("nothing is made up: node {observer} holds {held:?} of {node}, newer than any it signed"));
         }
     }
     faults
@@ -158,7 +158,7 @@ pub fn views_are_bounded(world: &World, observer: u32) -> Vec<String> {
 pub fn memory_is_bounded(world: &World, observer: u32) -> Vec<String> {
     let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
     let links = mesh.peers().count();
-    let invented = if world.is_hostile() { links * INTRODUCED_MAX } else { 0 };
+    let invented = if world.hears_inventions() { links * INTRODUCED_MAX } else { 0 };
     let origins_max = (world.nodes() + invented).min(ORIGINS_MAX);
     let mut faults = Vec::new();
     if mesh.origins_held() > origins_max {

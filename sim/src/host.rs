@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input};
 use atmo_capabilities::embed::EmbeddingSpace;
-use atmo_protocol::mesh::{MeshConfig, Now};
+use atmo_protocol::mesh::{KnownNeighbour, MeshConfig, Now, Snapshot};
 use atmo_protocol::record::{CapabilityBody, Cost, Load, Offered};
 use atmo_protocol::wire::{Body, VerifiedChain};
 use atmo_protocol::{Mode, NodeId, NodeKey, Slug};
@@ -95,6 +95,8 @@ pub struct Host {
     pub garbled: f64,
     /// Since when it has run, awake and with nothing between it and the others.
     pub steady_since_ms: u64,
+    /// The newest record of its former lives.
+    pub newest_before: Option<Number>,
     /// The record it last held of itself when a publication was asked for, which is still to be signed.
     pub unsigned: Option<Number>,
     pub bytes_sent: u64,
@@ -120,6 +122,7 @@ impl Host {
             skew_ms: 0,
             garbled: 0.0,
             steady_since_ms: 0,
+            newest_before: None,
             unsigned: None,
             bytes_sent: 0,
             loads_told: 0,
@@ -149,12 +152,43 @@ impl Host {
         self.node = Some(Box::new(node));
     }
 
+    /// Goes on as a member of a mesh that formed long ago.
+    pub fn restore(
+        &mut self,
+        space: &Arc<EmbeddingSpace>,
+        seed: u64,
+        now: Now,
+        from: &Snapshot,
+        links: Vec<KnownNeighbour>,
+        incarnation: u64,
+    ) {
+        self.life += 1;
+        self.steady_since_ms = now.mono_ms;
+        self.stored_incarnation = incarnation;
+        let mesh = self.mesh_config(draw(seed, Purpose::Life, self.number.into(), self.life.into()));
+        let config = CoordinatorConfig { mesh, space: Arc::clone(space) };
+        let mut node = Coordinator::restore(config, now, from, self.number as usize, links);
+        node.handle(now, Input::Load(self.loads(seed)));
+        self.node = Some(Box::new(node));
+    }
+
+    pub fn name(&self) -> String {
+        format!("node{}", self.number)
+    }
+
+    /// What its record says that it offers, in order.
+    pub fn offered(&self) -> Vec<Offered> {
+        let mut offered: Vec<Offered> = self.offers.iter().map(|(offered, _)| offered.clone()).collect();
+        offered.sort_by(|a, b| a.slug.cmp(&b.slug));
+        offered
+    }
+
     fn mesh_config(&self, seed: u64) -> MeshConfig {
         MeshConfig {
             key: self.key.clone(),
             mesh: self.chain.member.mesh,
             chain: Arc::clone(&self.chain),
-            name: format!("node{}", self.number),
+            name: self.name(),
             mode: Mode::Participant,
             labels: Vec::new(),
             stored_incarnation: self.stored_incarnation,

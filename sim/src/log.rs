@@ -7,8 +7,9 @@ use std::fmt;
 
 use crate::chance::fold;
 
-/// Violations kept: the first ones say most.
+/// Violations kept, in all and of one name (what stands before the colon): the first ones say most.
 const VIOLATIONS_MAX: usize = 20;
+const OF_ONE_NAME_MAX: usize = 3;
 
 /// Something that ought to hold and did not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +65,10 @@ impl Log {
     }
 
     pub fn violate(&mut self, at_ms: u64, what: String) {
-        if self.violations.len() < VIOLATIONS_MAX && self.violations.iter().all(|known| known.what != what) {
+        let name = |what: &str| what.split(':').next().map(str::to_owned);
+        let of_this_name = self.violations.iter().filter(|known| name(&known.what) == name(&what)).count();
+        let is_new = self.violations.iter().all(|known| known.what != what);
+        if self.violations.len() < VIOLATIONS_MAX && of_this_name < OF_ONE_NAME_MAX && is_new {
             let trace = self.trace();
             self.violations.push(Violation { at_ms, trace, what });
         }

@@ -19,6 +19,8 @@ mod herd;
 mod host;
 mod log;
 mod meter;
+#[cfg(test)]
+mod model;
 mod network;
 mod numbers;
 mod queue;

@@ -28,7 +28,7 @@ const DATAGRAM_KINDS: [u8; 3] = [6, 7, 11];
 const LOSSES_MAX: u32 = 8;
 
 /// What all links of a world have in common.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkShape {
     /// One-way delay, drawn once per pair of nodes: what a home to a continent takes.
@@ -85,6 +85,15 @@ pub struct Flight {
     pub to: u32,
     pub connection: ConnectionId,
     pub bytes: Vec<u8>,
+}
+
+/// What a change of the barriers means for connections.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Ways on which nothing gets through since now; the transport gives up on them in [`TRANSPORT_TIMEOUT_MS`].
+    pub stopped: Vec<(ConnectionId, u32)>,
+    /// What was held back, and when it arrives.
+    pub freed: Vec<(u64, Flight)>,
 }
 
 /// The frames that go to one peer in one moment, packed together.
@@ -235,7 +244,7 @@ impl Network {
         let passes = self.barriers.passes(from, to);
         let latency_ms = self.latency_ms(from, to);
         let sent_ms = self.transmit(from, bytes.len(), now_ms);
-        let (seed, shape, whose) = (self.seed, self.shape.clone(), u64::from(id.number) << 1 | u64::from(a != from));
+        let (seed, shape, whose) = (self.seed, self.shape, u64::from(id.number) << 1 | u64::from(a != from));
         let way = self.way(id, from)?;
         let jitter_ms = between(draw(seed, Purpose::Jitter, whose, way.packets), 0, shape.jitter_ms);
         let at_ms = sent_ms + latency_ms + jitter_ms;
@@ -273,17 +282,9 @@ impl Network {
         std::mem::take(&mut way.starved)
     }
 
-    /// Keeps a frame that arrived at a barrier, at the end of what is held.
-    pub fn hold(&mut self, flight: Flight) {
-        if let Some(way) = self.way(flight.connection, flight.from) {
-            way.held.push(flight);
-        }
-    }
-
-    /// Notes what the barriers have stopped and freed: connections stopped since now (the transport gives up on them in
-    /// [`TRANSPORT_TIMEOUT_MS`]), and what was held back with the time of its arrival.
-    pub fn barriers_changed(&mut self, now_ms: u64) -> (Vec<(ConnectionId, u32)>, Vec<(u64, Flight)>) {
-        let (mut stopped, mut freed) = (Vec::new(), Vec::new());
+    /// Notes what the barriers have stopped and freed.
+    pub fn barriers_changed(&mut self, now_ms: u64) -> Changed {
+        let mut changed = Changed::default();
         let ids: Vec<(ConnectionId, [u32; 2])> = self.connections().collect();
         for (id, [a, b]) in ids {
             for (from, to) in [(a, b), (b, a)] {
@@ -291,15 +292,15 @@ impl Network {
                 let Some(way) = self.way(id, from) else { continue };
                 if !passes && way.blocked_ms.is_none() {
                     way.blocked_ms = Some(now_ms);
-                    stopped.push((id, from));
+                    changed.stopped.push((id, from));
                 }
                 if passes && way.blocked_ms.take().is_some() {
                     way.next_ms = way.next_ms.max(now_ms + latency_ms);
-                    freed.extend(std::mem::take(&mut way.held).into_iter().map(|flight| (way.next_ms, flight)));
+                    changed.freed.extend(std::mem::take(&mut way.held).into_iter().map(|flight| (way.next_ms, flight)));
                 }
             }
         }
-        (stopped, freed)
+        changed
     }
 
     /// Whether nothing got through from `from` for as long as a transport waits.
@@ -370,15 +371,15 @@ mod tests {
     fn a_barrier_holds_streams_back_and_swallows_datagrams() {
         let (mut network, id) = pair(LinkShape::default());
         network.barriers.cut(0, 1);
-        assert_eq!(network.barriers_changed(5).0, [(id, 0)]);
+        assert_eq!(network.barriers_changed(5).stopped, [(id, 0)]);
         assert!(network.send(id, 0, &mut Flush::default(), frame(1, 100), 10).is_none());
         assert!(network.send(id, 0, &mut Flush::default(), frame(6, 100), 10).is_none());
         assert!(network.send(id, 1, &mut Flush::default(), frame(1, 100), 10).is_some(), "the other way is open");
         assert!(!network.gave_up(id, 0, TRANSPORT_TIMEOUT_MS));
         assert!(network.gave_up(id, 0, TRANSPORT_TIMEOUT_MS + 5));
         network.barriers.open_all();
-        let (stopped, freed) = network.barriers_changed(100);
-        assert_eq!((stopped.len(), freed.len()), (0, 1));
+        let changed = network.barriers_changed(100);
+        assert_eq!((changed.stopped.len(), changed.freed.len()), (0, 1));
     }
 
     #[test]

@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Milliseconds that have a bucket of their own: retransmissions, probes and transport time-outs lie within.
 const RING_MS: usize = 1 << 14;
+/// Emptied buckets whose memory is used again; the others give it back.
+const SPARE_MAX: usize = 1 << 10;
 
 #[derive(Debug)]
 pub struct Calendar<T> {
     now_ms: u64,
     due: VecDeque<T>,
     ring: Vec<Vec<T>>,
+    spare: Vec<Vec<T>>,
     far: BTreeMap<u64, Vec<T>>,
 }
 
 impl<T> Calendar<T> {
     pub fn new() -> Self {
-        Self { now_ms: 0, due: VecDeque::new(), ring: (0..RING_MS).map(|_| Vec::new()).collect(), far: BTreeMap::new() }
+        let ring = (0..RING_MS).map(|_| Vec::new()).collect();
+        Self { now_ms: 0, due: VecDeque::new(), ring, spare: Vec::new(), far: BTreeMap::new() }
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -28,7 +32,11 @@ impl<T> Calendar<T> {
         if at_ms <= self.now_ms {
             self.due.push_back(item);
         } else if at_ms < self.now_ms + RING_MS as u64 {
-            self.ring[at_ms as usize % RING_MS].push(item);
+            let bucket = &mut self.ring[at_ms as usize % RING_MS];
+            if bucket.capacity() == 0 {
+                *bucket = self.spare.pop().unwrap_or_default();
+            }
+            bucket.push(item);
         } else {
             self.far.entry(at_ms).or_default().push(item);
         }
@@ -48,7 +56,11 @@ impl<T> Calendar<T> {
             if self.far.first_key_value().is_some_and(|(at_ms, _)| *at_ms == self.now_ms) {
                 self.due.extend(self.far.pop_first().into_iter().flat_map(|(_, items)| items));
             }
-            self.due.extend(self.ring[self.now_ms as usize % RING_MS].drain(..));
+            let mut bucket = std::mem::take(&mut self.ring[self.now_ms as usize % RING_MS]);
+            self.due.extend(bucket.drain(..));
+            if bucket.capacity() > 0 && self.spare.len() < SPARE_MAX {
+                self.spare.push(bucket);
+            }
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use atmo_protocol::gradient::Origin;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -37,8 +36,6 @@ pub struct Run<'a> {
     observers: Vec<u32>,
     newest_wins: NewestWins,
     absent: NobodyHonestIsAbsent,
-    /// When the world was last changed from outside.
-    changed_ms: u64,
     /// The node whose table was wrong when it was last looked at.
     witness: usize,
 }
@@ -57,7 +54,6 @@ impl<'a> Run<'a> {
             observers,
             newest_wins: NewestWins::default(),
             absent: NobodyHonestIsAbsent::default(),
-            changed_ms: 0,
             witness: 0,
         }
     }
@@ -85,6 +81,11 @@ impl<'a> Run<'a> {
         report.last_delivery_hop = world.meter.last_delivery_hop();
         report.false_deaths = world.meter.false_deaths;
         report.table_bytes = table_bytes(world);
+        if self.scenario.no_false_deaths && report.false_deaths > 0 {
+            let count = report.false_deaths;
+            self.world.violate(format!("nobody alive is taken for dead: {count} times"));
+        }
+        let world = &self.world;
         report.refused = world.well().iter().filter_map(|node| world.mesh_of(*node)).map(|mesh| mesh.refused().1).sum();
         report.violations = world.log.violations().iter().map(ToString::to_string).collect();
         report.virtual_ms = world.now_ms();
@@ -139,8 +140,15 @@ impl<'a> Run<'a> {
         self.violate(faults);
     }
 
+    /// Notes the first fault of each name: the others say the same of other nodes.
     fn violate(&mut self, faults: Vec<String>) {
-        faults.into_iter().for_each(|fault| self.world.violate(fault));
+        let mut named = BTreeSet::new();
+        for fault in faults {
+            let name = fault.split(':').next().unwrap_or_default().to_owned();
+            if named.insert(name) {
+                self.world.violate(fault);
+            }
+        }
     }
 
     /// So many random nodes that are well: a share of them, at least one.
@@ -174,14 +182,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a node holds of each node it knows and shares with nobody: a slot, its entry in the index, and what was told and heard on each link.
+/// What a node holds of each node it knows and shares with nobody: the most of any that is well.
 fn table_bytes(world: &World) -> Option<u64> {
-    const INDEX_ENTRY_BYTES: usize = 36;
-    const WAY_BYTES: usize = 4;
-    let well = world.well();
-    let per_link = 2 * well.iter().filter_map(|node| world.mesh_of(*node)).map(|mesh| mesh.peers().count()).sum::<usize>();
-    let links = per_link.div_ceil(well.len().max(1));
-    (!well.is_empty()).then(|| (size_of::<Option<Origin>>() + INDEX_ENTRY_BYTES + WAY_BYTES + links) as u64)
+    let of = |node: &u32| world.mesh_of(*node).map(|mesh| mesh.table_bytes() as u64);
+    world.well().iter().filter_map(of).max()
 }
 
 /// Real time, for whoever waits; nothing in a world depends on it.

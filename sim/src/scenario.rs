@@ -18,6 +18,9 @@ pub struct Scenario {
     pub name: String,
     /// One line for people.
     pub about: String,
+    /// What it was read from: a built-in name or a file.
+    #[serde(skip)]
+    pub source: String,
     /// Nodes unless the command line says otherwise, and the most that make sense.
     pub nodes: usize,
     #[serde(default)]
@@ -28,8 +31,14 @@ pub struct Scenario {
     pub links: LinkShape,
     #[serde(default)]
     pub hosts: HostShape,
+    /// Adversaries by kind, and a share of nodes that are any of them.
     #[serde(default)]
     pub adversaries: Vec<Crowd>,
+    #[serde(default)]
+    pub hostile: f64,
+    /// Whether taking a live node for dead violates anything.
+    #[serde(default)]
+    pub no_false_deaths: bool,
     pub steps: Vec<Step>,
 }
 
@@ -40,6 +49,10 @@ pub enum Start {
     /// Nodes start with a few addresses and find each other.
     #[default]
     Formed,
+    /// Nodes run and are linked as a random graph of few links from the first moment.
+    Linked,
+    /// The same, and everyone has known everything for long.
+    Converged,
 }
 
 /// One thing after the other. Times are in milliseconds; shares are of the nodes that are well, and at least one of them.
@@ -79,11 +92,13 @@ pub enum Step {
         #[serde(default = "yes")]
         disk: bool,
     },
-    /// Kills one node after the other and starts each again.
+    /// Ends one node after the other, with a goodbye if politely, and starts each again.
     Roll {
         share: f64,
         every_ms: u64,
         down_ms: u64,
+        #[serde(default)]
+        politely: bool,
     },
     /// Groups of nodes, by turns, that cannot reach each other: `[[0, 1], [1, 0]]` walls 0 off from 1 both ways.
     Wall {
@@ -132,7 +147,7 @@ pub enum Step {
         share: f64,
         mbit_s: f64,
     },
-    /// A share of the nodes changes its record as often as it can.
+    /// A share of the nodes changes its record as often as it can; counts what nodes send meanwhile.
     Hot {
         share: f64,
         every_ms: u64,
@@ -154,7 +169,29 @@ macro_rules! built_in {
     };
 }
 
-built_in!("home", "office", "campus", "fleet", "mass-death", "split", "hops",);
+built_in!(
+    "home",
+    "office",
+    "campus",
+    "fleet",
+    "city",
+    "churn",
+    "flash-crowd",
+    "mass-death",
+    "split",
+    "rolling-restart",
+    "flapping-link",
+    "hostile",
+    "sick-observer",
+    "low-sequence",
+    "big-state",
+    "slow-link",
+    "bad-record",
+    "hot-key",
+    "hops",
+    "weather",
+    "patience",
+);
 
 /// Why there is no such scenario.
 #[derive(Debug, thiserror::Error)]
@@ -185,14 +222,16 @@ impl Scenario {
         Self::read(name, &text)
     }
 
+    /// Built-in ones are TOML.
     fn read(path: &str, text: &str) -> Result<Self, ScenarioError> {
         let is_json = Path::new(path).extension().is_some_and(|extension| extension == "json");
-        let read = if is_json {
+        let read: Result<Self, String> = if is_json {
             serde_json::from_str(text).map_err(|error| error.to_string())
         } else {
             toml::from_str(text).map_err(|error| error.to_string())
         };
-        read.map_err(|message| ScenarioError::Malformed { path: path.to_owned(), message })
+        let scenario = read.map_err(|message| ScenarioError::Malformed { path: path.to_owned(), message })?;
+        Ok(Self { source: path.to_owned(), ..scenario })
     }
 }
 
@@ -205,7 +244,10 @@ mod tests {
         for (scenario, name) in Scenario::all().iter().zip(names()) {
             assert_eq!(scenario.name, name);
             let has = |wanted: fn(&Step) -> bool| scenario.steps.iter().any(wanted);
-            assert!(has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. })), "{name} counts bytes");
+            assert!(
+                has(|step| matches!(step, Step::Steady { .. } | Step::Churn { .. } | Step::Hot { .. })),
+                "{name} counts bytes"
+            );
             assert!(has(|step| matches!(step, Step::Publish { .. })), "{name} publishes");
             assert!(has(|step| matches!(step, Step::Kill { .. })), "{name} kills");
             assert!(has(|step| matches!(step, Step::Converge { heal: true, .. })), "{name} heals");

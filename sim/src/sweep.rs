@@ -37,12 +37,11 @@ pub fn each_seed(scenario: &Scenario, nodes: usize, first: u64, last: u64) -> Ve
     (first..=last).map(|seed| Job { scenario: scenario.clone(), nodes, seed }).collect()
 }
 
-/// Every built-in scenario, small, and everything that failed once.
+/// Every built-in scenario, small, with seeds of its own, and everything that failed once.
 pub fn smoke(seeds: u64, nodes_max: usize) -> Vec<Job> {
     let mut jobs = Vec::new();
-    for scenario in Scenario::all() {
-        let nodes = scenario.nodes.min(nodes_max);
-        jobs.extend(each_seed(&scenario, nodes, 1, seeds));
+    for (scenario, first) in Scenario::all().iter().zip((1..).step_by(seeds.max(1) as usize)) {
+        jobs.extend(each_seed(scenario, scenario.nodes.min(nodes_max), first, first + seeds.max(1) - 1));
     }
     jobs.extend(regressions());
     jobs
@@ -70,17 +69,17 @@ impl Sweep {
                         let report = run_quietly(&job.scenario, job.nodes, job.seed);
                         self.tell(&report);
                         if !report.is_good() {
-                            failed.lock().expect("nobody panics while holding it").push(report);
+                            failed.lock().expect("nobody panics while holding it").push(job);
                         }
                     }
                 });
             }
         });
-        let mut failed = failed.into_inner().expect("nobody panics while holding it");
-        failed.sort_by_key(|report| report.seed);
+        let mut failed: Vec<&Job> = failed.into_inner().expect("nobody panics while holding it");
+        failed.sort_by_key(|job| job.seed);
         eprintln!("{} of {} runs failed", failed.len(), jobs.len());
-        for Report { scenario, nodes, seed, .. } in &failed {
-            eprintln!("  atmo-sim replay {seed} --scenario {scenario} --nodes {nodes}");
+        for Job { scenario, nodes, seed } in &failed {
+            eprintln!("  atmo-sim replay {seed} --scenario {} --nodes {nodes}", scenario.source);
         }
         failed.len()
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 use serde::Deserialize;
 
@@ -57,6 +58,18 @@ fn random(nodes: u32, rng: &mut ChaCha12Rng) -> BTreeSet<(u32, u32)> {
     edges
 }
 
+/// A random graph in which everyone has `degree` links or a few more: the union of random rings. It is connected.
+pub fn sparse(nodes: u32, degree: u32, rng: &mut ChaCha12Rng) -> BTreeSet<(u32, u32)> {
+    let mut edges = BTreeSet::new();
+    let mut ring: Vec<u32> = (0..nodes).collect();
+    for _ in 0..degree / 2 {
+        ring.shuffle(rng);
+        let next = ring.iter().cycle().skip(1);
+        edges.extend(ring.iter().zip(next).map(|(a, b)| edge(*a, *b)).filter(|(a, b)| a != b));
+    }
+    edges
+}
+
 /// Hops from `from` to every node by breadth-first search, [`FAR`] where there is no way of fewer than `limit` hops.
 pub fn breadth_first(neighbours: &[Vec<u32>], from: u32, limit: u8) -> Vec<u8> {
     let mut hops = vec![FAR; neighbours.len()];
@@ -92,6 +105,18 @@ mod tests {
         assert_eq!(hops(Topology::Line), [0, 1, 2, 3, 4, 5]);
         assert_eq!(hops(Topology::Ring), [0, 1, 2, 3, 2, 1]);
         assert!(hops(Topology::Random).iter().all(|hops| *hops < FAR));
+    }
+
+    #[test]
+    fn a_sparse_graph_is_near_and_even() {
+        let edges = sparse(1_000, 8, &mut ChaCha12Rng::seed_from_u64(1));
+        let mut neighbours = vec![Vec::new(); 1_000];
+        for (a, b) in edges {
+            neighbours[a as usize].push(b);
+            neighbours[b as usize].push(a);
+        }
+        assert!(neighbours.iter().all(|peers| (6..=8).contains(&peers.len())));
+        assert!(breadth_first(&neighbours, 0, 32).iter().all(|hops| *hops <= 6));
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub struct Truth {
     honest_links: Vec<Vec<u32>>,
     /// Who runs, is awake and honest.
     pub well: Vec<bool>,
-    /// The newest record of each.
+    /// The newest record of each, and the newest that it ever signed.
     newest: Vec<Option<Number>>,
+    ever: Vec<Option<Number>>,
     /// Nodes of one component can reach each other, over whatever connections could be made.
     component: Vec<u32>,
     /// How many of the well are in each component.
@@ -51,8 +52,9 @@ impl Truth {
         let component = components(world);
         let mut sizes = vec![0; world.nodes()];
         (0..world.nodes()).filter(|node| well[*node]).for_each(|node| sizes[component[node] as usize] += 1);
-        let newest = world.hosts.iter().map(|host| host.own_number()).collect();
-        Self { links, honest_links, well, newest, component, sizes, liars }
+        let newest: Vec<Option<Number>> = world.hosts.iter().map(|host| host.own_number()).collect();
+        let ever = world.hosts.iter().zip(&newest).map(|(host, newest)| host.newest_before.max(*newest)).collect();
+        Self { links, honest_links, well, newest, ever, component, sizes, liars }
     }
 
     /// Whether `observer` ought to see `node`.
@@ -67,6 +69,11 @@ impl Truth {
 
     pub fn newest(&self, node: u32) -> Option<Number> {
         self.newest[node as usize]
+    }
+
+    /// The newest record that a node ever signed, in former lives too.
+    pub fn newest_ever(&self, node: u32) -> Option<Number> {
+        self.ever[node as usize]
     }
 
     /// Among the honest both bounds are the breadth-first distance. With liars about: never above it over honest nodes, and below the true

@@ -13,7 +13,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 mod act;
-mod carry;
+mod connections;
+mod converged;
+mod effects;
+mod frames;
 mod people;
 
 use crate::action::Action;
@@ -25,14 +28,16 @@ use crate::meter::Meter;
 use crate::network::{ConnectionId, Flight, Network};
 use crate::numbers::Numbers;
 use crate::queue::Calendar;
-use crate::scenario::Scenario;
-use crate::topology::Neighbours;
+use crate::scenario::{Scenario, Start};
+use crate::topology::{self, Neighbours};
 use crate::verifier::WorldVerifier;
 
 /// When the virtual world begins, on the wall.
 pub const WALL_MS: u64 = 1_800_000_000_000;
 /// How often an adversary acts of its own accord.
 const ATTACK_EVERY_MS: u64 = 200;
+/// Links of each node where all are linked from the beginning.
+const LINKED_DEGREE: u32 = 8;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -94,6 +99,8 @@ pub struct World {
     pub neighbours: Option<Neighbours>,
     /// Names of the honest that may be blamed, because their machines garble what they hear or their records change too fast.
     pub blamable: Vec<bool>,
+    /// When something was last done to it from outside, starts included and publications aside.
+    pub changed_ms: u64,
     /// Whether clocks are set so that nodes doubt them.
     pub clocks_jump: bool,
     numbers: Numbers,
@@ -117,10 +124,11 @@ impl World {
         let neighbours = scenario.topology.neighbours(nodes, &mut rng);
         let hosts = people::hosts(&scenario.hosts, neighbours.as_deref(), nodes, &root, &mut rng);
         let mut world = Self {
-            network: Network::new(scenario.links.clone(), nodes, seed),
+            network: Network::new(scenario.links, nodes, seed),
             meter: Meter::default(),
             log: Log::new(lines_max),
             blamable: vec![false; nodes],
+            changed_ms: 0,
             clocks_jump: false,
             numbers: hosts.iter().map(|host| (host.id, host.number)).collect(),
             verifier: WorldVerifier::new(MeshId::of_root(&root.id()), nodes),
@@ -137,13 +145,32 @@ impl World {
             seed,
         };
         world.equip();
-        world.corrupt(&scenario.adversaries);
-        let initial = ((nodes as f64 * world.shape.initial).round() as usize).clamp(1, nodes);
-        for node in 0..initial as u32 {
-            let at_ms = world.rng.random_range(0..=world.shape.start_over_ms);
-            world.queue.add(at_ms, Event::Start { node });
+        world.corrupt(&scenario.adversaries, scenario.hostile);
+        match scenario.start {
+            Start::Formed => world.start_apart(),
+            Start::Linked => world.start_linked(),
+            Start::Converged => world.start_converged(),
         }
         world
+    }
+
+    /// One after the other, each on its own.
+    fn start_apart(&mut self) {
+        let initial = ((self.nodes() as f64 * self.shape.initial).round() as usize).clamp(1, self.nodes());
+        for node in 0..initial as u32 {
+            let at_ms = self.rng.random_range(0..=self.shape.start_over_ms);
+            self.queue.add(at_ms, Event::Start { node });
+        }
+    }
+
+    /// All at once, and linked. Every way into a running mesh but this one leads through dials.
+    fn start_linked(&mut self) {
+        let links = topology::sparse(self.nodes() as u32, LINKED_DEGREE, &mut self.rng);
+        (0..self.nodes() as u32).for_each(|node| self.start(node));
+        for (a, b) in links {
+            let lives = [self.hosts[a as usize].life, self.hosts[b as usize].life];
+            self.connected(a, b, lives);
+        }
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -185,6 +212,11 @@ impl World {
     /// Whether there are adversaries.
     pub fn is_hostile(&self) -> bool {
         self.hostile
+    }
+
+    /// Whether nodes may hear of nodes that do not exist, from liars or through broken network cards.
+    pub fn hears_inventions(&self) -> bool {
+        self.hostile || self.hosts.iter().any(|host| host.garbled > 0.0)
     }
 
     /// Whether two nodes that run could be connected, whoever dials.
@@ -295,6 +327,7 @@ impl World {
         host.start(&self.space, seed, now);
         let life = host.life;
         let known: Vec<u32> = host.introductions.iter().chain(&host.book).copied().collect();
+        self.changed_ms = now_ms;
         self.log.note(now_ms, || format!("node {node} starts its life {life}"));
         for peer in known {
             let peer = &self.hosts[peer as usize];
@@ -302,6 +335,12 @@ impl World {
             self.tell(node, found);
         }
         self.drain(node);
+        self.lead_life(node);
+    }
+
+    /// What a node does of its own accord from now on.
+    fn lead_life(&mut self, node: u32) {
+        let (now_ms, seed, life) = (self.now_ms(), self.seed, self.hosts[node as usize].life);
         let bits = draw(seed, Purpose::Load, u64::from(node), u64::from(life) << 32);
         self.queue.add(now_ms + between(bits, 0, self.shape.load_every_ms), Event::Load { node, life });
         if !self.hosts[node as usize].is_honest() {

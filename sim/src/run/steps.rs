@@ -28,7 +28,6 @@ const PAUSE_MS: u64 = 5;
 
 impl Run<'_> {
     pub(super) fn step(&mut self, step: &Step) {
-        let begun_ms = self.world.now_ms();
         match *step {
             Step::Form { within_ms } => self.form(within_ms),
             Step::Wait { for_ms } => self.advance(for_ms),
@@ -37,43 +36,39 @@ impl Run<'_> {
             Step::Kill { share, within_ms } => self.kill_some(share, within_ms),
             Step::Converge { within_ms, heal } => self.converge(within_ms, heal),
             Step::Restart { over_ms, disk } => self.restart(over_ms, disk),
-            Step::Roll { share, every_ms, down_ms } => self.roll(share, every_ms, down_ms),
+            Step::Roll { share, every_ms, down_ms, politely } => self.roll(share, every_ms, down_ms, politely),
             Step::Wall { groups, ref walls } => self.world.act(&Action::Wall { groups, walls: walls.clone() }),
             Step::Cut { count, one_way } => self.cut(count, one_way),
             Step::Heal => self.world.act(&Action::Heal),
             Step::Churn { per_s, down_ms, for_ms, publish_every_ms } => {
                 self.count_bytes(|run| run.churn(per_s, down_ms, for_ms, publish_every_ms));
+                self.advance(down_ms + 1);
+                self.await_delivery();
             }
             Step::Join { over_ms } => self.join(over_ms),
             Step::Flap { count, times, down_ms, up_ms } => self.flap(count, times, down_ms, up_ms),
-            Step::Sleep { share, for_ms } => self.to_some(share, |node| Action::Sleep { node, for_ms }),
-            Step::Skew { share, by_ms } => self.to_some(share, |node| Action::SkewClock { node, by_ms }),
-            Step::Slow { share, every_ms } => self.to_some(share, |node| Action::Slow { node, every_ms }),
-            Step::Uplink { share, mbit_s } => self.to_some(share, |node| Action::Uplink { node, mbit_s }),
-            Step::Hot { share, every_ms, for_ms } => self.run_hot(share, every_ms, for_ms),
+            Step::Sleep { share, for_ms } => self.do_to(share, |node| Action::Sleep { node, for_ms }),
+            Step::Skew { share, by_ms } => self.do_to(share, |node| Action::SkewClock { node, by_ms }),
+            Step::Slow { share, every_ms } => self.do_to(share, |node| Action::Slow { node, every_ms }),
+            Step::Uplink { share, mbit_s } => self.do_to(share, |node| Action::Uplink { node, mbit_s }),
+            Step::Hot { share, every_ms, for_ms } => self.count_bytes(|run| run.run_hot(share, every_ms, for_ms)),
             Step::Lose { share } => self.world.act(&Action::Lose { share }),
-        }
-        match step {
-            // Healing is counted from the moment of death.
-            Step::Kill { .. } => self.changed_ms = begun_ms,
-            Step::Wait { .. } | Step::Steady { .. } | Step::Publish { .. } | Step::Converge { .. } => {}
-            _ => self.changed_ms = self.world.now_ms(),
         }
     }
 
-    fn to_some(&mut self, share: f64, action: impl Fn(u32) -> Action) {
+    fn do_to(&mut self, share: f64, action: impl Fn(u32) -> Action) {
         self.some(share).into_iter().for_each(|node| self.world.act(&action(node)));
     }
 
     fn form(&mut self, within_ms: u64) {
         self.advance(self.scenario.hosts.start_over_ms + 1);
-        self.report.formed_ms = self.settle(within_ms);
+        self.report.formed_ms = self.settle(within_ms).map(|_| self.world.now_ms() - self.world.changed_ms);
     }
 
     fn converge(&mut self, within_ms: u64, heal: bool) {
         // What was true before the change is not what is waited for.
         self.advance(STEP_MS);
-        let settled_ms = self.settle(within_ms).map(|_| self.world.now_ms() - self.changed_ms);
+        let settled_ms = self.settle(within_ms).map(|_| self.world.now_ms() - self.world.changed_ms);
         if heal {
             self.report.heal_ms = self.report.heal_ms.max(settled_ms);
         }
@@ -154,7 +149,7 @@ impl Run<'_> {
         for (dead, showing) in timed {
             let (who, count) = (showing.first().copied().unwrap_or_default(), showing.len());
             self.world.violate(format!(
-                "no route points at the dead for longer than {within_ms} ms: {count} nodes, {who} among them, route to {dead}"
+                "no route points at the dead: after {within_ms} ms {count} nodes, {who} among them, route to {dead}"
             ));
         }
     }
@@ -185,10 +180,10 @@ impl Run<'_> {
         self.advance(over_ms);
     }
 
-    fn roll(&mut self, share: f64, every_ms: u64, down_ms: u64) {
+    fn roll(&mut self, share: f64, every_ms: u64, down_ms: u64, politely: bool) {
         for node in self.some(share) {
             let now_ms = self.world.now_ms();
-            self.world.act(&Action::Kill { node });
+            self.world.act(&if politely { Action::Leave { node } } else { Action::Kill { node } });
             self.world.schedule(now_ms + down_ms, Action::Restart { node });
             self.advance(every_ms);
         }
@@ -215,8 +210,6 @@ impl Run<'_> {
             let next_ms = kill_at_ms.min(publish_at_ms).min(begun_ms + for_ms);
             self.advance(next_ms.saturating_sub(now_ms).max(1));
         }
-        self.advance(down_ms + 1);
-        self.await_delivery();
     }
 
     fn join(&mut self, over_ms: u64) {

@@ -4,7 +4,6 @@ use atmo_capabilities::coordinator::Input;
 
 use super::{Event, World};
 use crate::action::Action;
-use crate::host::Number;
 use crate::network::TRANSPORT_TIMEOUT_MS;
 
 /// A process that said goodbye ends this much later: time for its last record to leave.
@@ -14,6 +13,9 @@ impl World {
     pub fn act(&mut self, action: &Action) {
         let now_ms = self.now_ms();
         self.log.note(now_ms, || format!("ACTION {action:?}"));
+        if !matches!(action, Action::Publish { .. }) {
+            self.changed_ms = now_ms;
+        }
         match action {
             Action::Publish { node } => self.publish(*node),
             Action::Kill { node } => self.kill(*node),
@@ -51,13 +53,14 @@ impl World {
     fn publish(&mut self, node: u32) {
         let host = &mut self.hosts[node as usize];
         // A node that has not signed anything yet publishes with its first record.
-        host.unsigned = Some(host.own_number().unwrap_or(Number::default()));
+        host.unsigned = Some(host.own_number().unwrap_or_default());
         let text = self.now_ms().to_string();
         self.tell(node, Input::Labels(vec![("published".to_owned(), text)]));
     }
 
     fn kill(&mut self, node: u32) {
         let host = &mut self.hosts[node as usize];
+        host.newest_before = host.newest_before.max(host.own_number());
         if host.node.take().is_none() {
             return;
         }
@@ -99,6 +102,7 @@ impl World {
         }
         let now_ms = self.now_ms();
         self.log.note(now_ms, || format!("node {node} wakes up"));
+        self.changed_ms = now_ms;
         self.network.barriers.set_asleep(node, false);
         self.hosts[node as usize].steady_since_ms = now_ms;
         let (waited, others) = std::mem::take(&mut self.postponed).into_iter().partition(|(sleeper, _)| *sleeper == node);
@@ -109,11 +113,11 @@ impl World {
 
     fn barriers_changed(&mut self) {
         let now_ms = self.now_ms();
-        let (stopped, freed) = self.network.barriers_changed(now_ms);
-        for (connection, from) in stopped {
+        let changed = self.network.barriers_changed(now_ms);
+        for (connection, from) in changed.stopped {
             self.queue.add(now_ms + TRANSPORT_TIMEOUT_MS, Event::TimeOut { connection, from });
         }
-        for (at_ms, flight) in freed {
+        for (at_ms, flight) in changed.freed {
             self.queue.add(at_ms, Event::Arrive(flight));
         }
     }

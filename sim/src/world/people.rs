@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
 use super::{WALL_MS, World};
-use crate::adversary::{Adversary, Crowd};
+use crate::adversary::{Adversary, Crowd, Kind};
 use crate::barriers::Nat;
 use crate::host::{Host, HostShape, Model, models};
 
@@ -93,17 +93,21 @@ impl World {
     }
 
     /// Makes adversaries of some nodes; never of the first, whom newcomers ask.
-    pub(super) fn corrupt(&mut self, crowds: &[Crowd]) {
+    pub(super) fn corrupt(&mut self, crowds: &[Crowd], hostile: f64) {
         let mut candidates: Vec<u32> = (1..self.nodes() as u32).collect();
         candidates.shuffle(&mut self.rng);
-        for crowd in crowds {
-            let count = ((self.nodes() as f64 * crowd.share).round() as usize).max(crowd.least);
-            for node in candidates.split_off(candidates.len().saturating_sub(count)) {
-                let host = &mut self.hosts[node as usize];
-                host.adversary = Some(Box::new(Adversary::new(crowd.kind, host.key.clone())));
-                crowd.kind.dress(host, &self.root, WALL_MS);
-                self.hostile = true;
-            }
+        let named = crowds.iter().flat_map(|crowd| {
+            let count = ((self.hosts.len() as f64 * crowd.share).round() as usize).max(crowd.least);
+            std::iter::repeat_n(crowd.kind, count)
+        });
+        let mut kinds: Vec<Kind> = named.collect();
+        let mixed = (self.nodes() as f64 * hostile).round() as usize;
+        kinds.extend(Kind::mixed(mixed, &mut self.rng));
+        for (kind, node) in kinds.into_iter().zip(candidates) {
+            let host = &mut self.hosts[node as usize];
+            host.adversary = Some(Box::new(Adversary::new(kind, host.key.clone())));
+            kind.dress(host, &self.root, WALL_MS);
+            self.hostile = true;
         }
     }
 }
