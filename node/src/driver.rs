@@ -284,6 +284,8 @@ impl Driver {
             mesh::Output::PersistIncarnation(incarnation) => self.persist(incarnation),
             mesh::Output::WantsSend { peer } => _ = self.wants_send.insert(peer),
             mesh::Output::Remember { node, addresses } => self.remembered.push((node, addresses)),
+            // Nobody can make one yet, so there is nothing to keep.
+            mesh::Output::Revocations(_) => {}
             mesh::Output::Event(event) => self.report(event),
         }
     }
@@ -302,6 +304,7 @@ impl Driver {
                 *self.blamed.entry(why.to_string()).or_default() += 1;
             }
             Event::ClockDoubt { jump_ms } => tracing::warn!(jump_ms, "the clock jumped, or this machine slept"),
+            Event::Revoked { revocation } => tracing::info!("{revocation}"),
             Event::TableFull { node } => tracing::warn!(node = node.short(), "the table of nodes is full: record refused"),
         }
     }

@@ -14,9 +14,7 @@ use serde_json::{Value, json};
 
 use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
 
-pub mod date;
-
-pub use date::rfc3339;
+pub use atmo_protocol::date::{self, rfc3339};
 
 /// What a mesh is called when `atmo mesh create` gets no name.
 pub const NAME_DEFAULT: &str = "home";

@@ -20,6 +20,7 @@ mod link;
 mod look;
 mod own;
 mod receive;
+mod revoke;
 mod send;
 mod standing;
 mod vocabulary;
@@ -32,6 +33,7 @@ use self::blame::Offences;
 use self::dial::Dialler;
 use self::link::Link;
 use self::own::Own;
+use self::revoke::Revoking;
 use crate::config::{
     BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CHAINS_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, DIGEST_INTERVAL_MS,
     DIGEST_JITTER_MS, EVENTS_QUEUED_MAX, FETCH_RETRY_MS, LATE_MS, LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX,
@@ -64,6 +66,7 @@ pub struct Mesh {
     quarantined: BTreeMap<Slot, Proof>,
     bans: BTreeMap<NodeId, u64>,
     offences: Offences,
+    revoking: Revoking,
     dialler: Dialler,
     dialled_ms: u64,
     own_loads: BTreeMap<Slug, Load>,
@@ -91,6 +94,8 @@ pub struct Refused {
     pub unknown_frames: u64,
     pub quarantined: u64,
     pub waiting_overflow: u64,
+    /// Records of revoked nodes.
+    pub revoked: u64,
     /// Distances of origins without a record, beyond what one link may tell.
     pub introduced_overflow: u64,
 }
@@ -118,6 +123,7 @@ impl Mesh {
             quarantined: BTreeMap::new(),
             bans: BTreeMap::new(),
             offences: Offences::default(),
+            revoking: Revoking::default(),
             dialler: Dialler::new(own.id),
             dialled_ms: 0,
             own_loads: BTreeMap::new(),
@@ -165,6 +171,7 @@ impl Mesh {
             Input::Rtt { peer, ms } => self.measured(peer, ms),
             Input::Found { node, addresses } => self.found(node, addresses, now),
             Input::IncarnationPersisted(incarnation) => self.persisted(incarnation, now),
+            Input::Revoke(revocations) => self.take_revocations(revocations, None, now),
             Input::Leave => self.leave(now),
         }
         self.settle(now);
@@ -203,6 +210,7 @@ impl Mesh {
             Timer::Fetch => self.ask_for_missing(now),
             Timer::Dial => self.dial(now),
             Timer::Loads => self.tell_loads(now),
+            Timer::Revocations => self.attend_revoking(now),
             Timer::Sweep => self.sweep(now),
         }
     }
@@ -254,6 +262,9 @@ impl Mesh {
 
     fn link_up(&mut self, peer: NodeId, chain: Arc<VerifiedChain>, rtt_ms: u32, now: Now) {
         self.drop_link(peer, now);
+        if self.condemn_if_revoked(peer, &chain, now) {
+            return;
+        }
         match self.refuse_link(peer, &chain, now) {
             Some(reason) => self.outputs.push_back(Output::Close { peer, reason }),
             None => self.admit_link(peer, chain, rtt_ms, now),
@@ -283,6 +294,7 @@ impl Mesh {
         };
         self.links.insert(id, Link::new(id, peer, slot, rtt_ms, now.mono_ms));
         self.link_of.insert(peer, id);
+        self.revoking.link_up(peer, Arc::clone(&chain));
         self.dialler.linked(&peer);
         self.distances.link_up(id, slot, now.mono_ms);
         self.suspicions.heard(slot);
@@ -324,6 +336,7 @@ impl Mesh {
 
     /// Takes a link out of every structure that knows it.
     fn drop_link(&mut self, peer: NodeId, now: Now) -> Option<Link> {
+        self.revoking.link_down(&peer);
         let id = self.link_of.remove(&peer)?;
         let link = self.links.remove(&id)?;
         self.distances.link_down(id, now.mono_ms);
@@ -373,6 +386,9 @@ impl Mesh {
     // Dialling
 
     fn found(&mut self, node: NodeId, addresses: Vec<String>, now: Now) {
+        if self.revoking.keeps_apart(&node) {
+            return;
+        }
         let mutual = self.table.record_of(&node).is_some();
         self.dialler.hear(node, addresses, mutual, now.mono_ms);
         if self.link_of.contains_key(&node) {
@@ -522,7 +538,7 @@ impl Mesh {
 impl Blame {
     fn points(self) -> u32 {
         match self {
-            Self::BadFrame | Self::BadContent | Self::NoRightToProvide => crate::config::BAD_FRAME_POINTS,
+            Self::BadFrame | Self::BadContent | Self::NoRightToProvide | Self::RevokedOrigin => crate::config::BAD_FRAME_POINTS,
             Self::BadSignature => crate::config::BAD_SIGNATURE_POINTS,
             Self::ExcessRate | Self::Equivocation => 0,
         }

@@ -22,6 +22,8 @@ pub enum Timer {
     Dial,
     /// Tell own loads.
     Loads,
+    /// Close revoked peers' connections, ask again what is revoked.
+    Revocations,
     /// Expire leases, forget tombstones, sweep what nobody names.
     Sweep,
 }

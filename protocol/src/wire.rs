@@ -37,6 +37,7 @@ pub enum Frame {
     Suspect(Suspect),
     /// "I gossip with enough others": the receiver ends the link too. Says nothing of anybody's health.
     Bye,
+    Revocations(RevocationNews),
     /// A kind or version from a later release: skipped.
     Unknown {
         kind: u8,
@@ -137,6 +138,17 @@ pub struct Suspect {
     pub accused: Stamp,
 }
 
+/// Revocations, and what the sender holds besides. Goes before everything else; with nothing but a digest it takes 36 bytes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct RevocationNews {
+    /// [`Revocations::digest`](crate::membership::Revocations::digest) of what the sender holds, these included.
+    pub digest: [u8; 32],
+    /// The [short ids](crate::membership::RevocationId::short) of what the sender holds, where the digests were seen to differ: "send me what
+    /// I lack".
+    pub held: Option<Vec<u64>>,
+    pub records: Vec<Blob>,
+}
+
 /// Why bytes are no frame. The sender is to blame; nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
@@ -157,6 +169,7 @@ const KIND_PROBE: u8 = 6;
 const KIND_PROBE_REPLY: u8 = 7;
 const KIND_SUSPECT: u8 = 8;
 const KIND_BYE: u8 = 9;
+const KIND_REVOCATIONS: u8 = 10;
 
 /// Reads one frame. Signatures in it are not looked at yet.
 pub fn decode(bytes: &[u8]) -> Result<Unverified, FrameError> {
@@ -175,6 +188,7 @@ impl Frame {
             Self::ProbeReply(body) => framed(KIND_PROBE_REPLY, body),
             Self::Suspect(body) => framed(KIND_SUSPECT, body),
             Self::Bye => vec![KIND_BYE, FRAME_VERSION],
+            Self::Revocations(body) => framed(KIND_REVOCATIONS, body),
             Self::Unknown { kind, version } => vec![*kind, *version],
         }
     }
@@ -196,6 +210,7 @@ impl Frame {
             KIND_PROBE_REPLY => Self::ProbeReply(payload_of(kind, payload)?),
             KIND_SUSPECT => Self::Suspect(payload_of(kind, payload)?),
             KIND_BYE => Self::Bye,
+            KIND_REVOCATIONS => Self::Revocations(payload_of(kind, payload)?),
             _ => Self::Unknown { kind, version },
         })
     }

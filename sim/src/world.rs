@@ -258,7 +258,7 @@ impl World {
                 self.tell(node, Input::IncarnationPersisted(incarnation));
             }
             mesh::Output::WantsSend { peer } => self.pull(node, peer),
-            mesh::Output::Remember { .. } | mesh::Output::Event(_) => {}
+            mesh::Output::Remember { .. } | mesh::Output::Revocations(_) | mesh::Output::Event(_) => {}
         }
     }
 

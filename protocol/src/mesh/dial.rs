@@ -137,6 +137,11 @@ impl Dialler {
         self.targets.remove(node);
     }
 
+    /// Forgets whom `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(&NodeId) -> bool) {
+        self.targets.retain(|node, _| keep(node));
+    }
+
     /// The dials to begin now, given how many links stand.
     pub fn due(&mut self, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
         self.time_out(now_ms, rng);

@@ -151,6 +151,7 @@ impl Mesh {
         self.bans.retain(|_, until| *until > now.mono_ms);
         self.offences.sweep(now.mono_ms);
         self.pending.retain(|_, pending| pending.is_fresh(now));
+        self.prune_revocations(now);
         self.sweep_stores();
     }
 
@@ -187,7 +188,7 @@ impl Mesh {
         most.introduced.iter().map(Slot).find(|slot| !self.links.values().any(|link| link.slot == *slot))
     }
 
-    fn forget(&mut self, slot: Slot) {
+    pub(super) fn forget(&mut self, slot: Slot) {
         if let Some(origin) = self.table.get(slot).filter(|origin| origin.record.is_some()) {
             self.dialler.forget(&origin.id);
             self.pending.remove(&origin.id);

@@ -48,6 +48,14 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
         ("frame-probe-reply", Frame::ProbeReply(Probe { nonce: 70_000 })),
         ("frame-suspect", Frame::Suspect(Suspect { accused: stamp(5) })),
         ("frame-bye", Frame::Bye),
+        (
+            "frame-revocations",
+            Frame::Revocations(RevocationNews {
+                digest: [4; 32],
+                held: Some(vec![1, 1 << 63]),
+                records: vec![blob(b"revocation")],
+            }),
+        ),
     ]
 }
 
@@ -57,6 +65,11 @@ fn golden_bytes_of_every_frame() {
         golden::check(name, &frame.encode());
         assert_eq!(Frame::decode(&golden::read(name)), Ok(frame), "{name}");
     }
+}
+
+#[test]
+fn agreeing_on_what_is_revoked_costs_36_bytes() {
+    assert_eq!(Frame::Revocations(RevocationNews::default()).encode().len(), 36);
 }
 
 #[test]
