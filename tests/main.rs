@@ -22,6 +22,7 @@ mod observing;
 mod python_client;
 mod rerank_and_speech;
 mod restarting;
+mod revoking;
 mod routing;
 mod rude_clients;
 mod starting;

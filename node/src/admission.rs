@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use atmo_protocol::admission::{
-    Admission, Handshake, HandshakeConfig, Joined, Progress, Purpose, Redeem, Refusal, Refused, Step,
+    Admission, Handshake, HandshakeConfig, Joined, Progress, Purpose, Redeem, Refusal, Refused, Side, Step,
 };
-use atmo_protocol::membership::{Chain, Revocations, Roles};
+use atmo_protocol::membership::{Chain, Revocation, Revocations, Roles};
 use atmo_protocol::wire::VerifiedChain;
 use atmo_protocol::{NodeId, NodeKey};
 use libp2p::PeerId;
 use libp2p::core::muxing::StreamMuxerBox;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::chance::random_bytes;
 use crate::driver::clock::wall_ms;
@@ -33,6 +33,8 @@ use channel::Channel;
 
 /// Newcomers whose redemption is being written at once; each is a few synced files.
 const REDEMPTIONS_AT_ONCE: usize = 4;
+/// Revocations that peers showed when they refused us, waiting for the loop. One is enough to know; what is over is shown again.
+const SHOWN_WAITING_MAX: usize = 16;
 
 /// Admits members, answers newcomers, refuses the rest.
 pub struct Gate {
@@ -41,6 +43,10 @@ pub struct Gate {
     /// Our own chain: says which mesh this is.
     chain: ArcSwap<Chain>,
     admitted: Mutex<BTreeMap<NodeId, Admitted>>,
+    /// What is revoked in this mesh, as the loop knows it.
+    revocations: ArcSwap<Revocations>,
+    shown: mpsc::Sender<Arc<Revocation>>,
+    shown_to_loop: Mutex<Option<mpsc::Receiver<Arc<Revocation>>>>,
     redemptions: Semaphore,
 }
 
@@ -67,19 +73,50 @@ pub enum NotAdmitted {
 
 impl Gate {
     pub fn new(key: NodeKey, store: Arc<Store>, current: &Current) -> Self {
+        let (shown, shown_to_loop) = mpsc::channel(SHOWN_WAITING_MAX);
         Self {
             key,
             store,
             chain: ArcSwap::new(Arc::clone(&current.decoded)),
             admitted: Mutex::default(),
+            revocations: ArcSwap::default(),
+            shown,
+            shown_to_loop: Mutex::new(Some(shown_to_loop)),
             redemptions: Semaphore::new(REDEMPTIONS_AT_ONCE),
         }
     }
 
-    /// The node is in another mesh now: whoever was admitted before is a stranger.
-    pub fn enter(&self, current: &Current) {
+    /// The node is in another mesh now, or in the same by another certificate: whoever was admitted before is a stranger.
+    pub fn enter(&self, current: &Current, revocations: Arc<Revocations>) {
         self.chain.store(Arc::clone(&current.decoded));
+        self.revocations.store(revocations);
         self.admitted().clear();
+    }
+
+    /// From now on this is what is revoked. Gives those who were admitted and are members no more: their connections have to end.
+    pub fn know(&self, revocations: Arc<Revocations>) -> Vec<NodeId> {
+        self.revocations.store(Arc::clone(&revocations));
+        let mut admitted = self.admitted();
+        let ends = |admitted: &Admitted| revocations.refuses(&admitted.chain.member).is_some();
+        let all = self.own_revocation().is_some();
+        let ended = admitted.iter().filter(|(_, admitted)| all || ends(admitted)).map(|(node, _)| *node).collect();
+        admitted.retain(|_, admitted| !all && !ends(admitted));
+        ended
+    }
+
+    /// What is revoked in this mesh, as far as this node knows.
+    pub fn revocations(&self) -> Arc<Revocations> {
+        self.revocations.load_full()
+    }
+
+    /// What ended this node's own membership, if anything did.
+    pub fn own_revocation(&self) -> Option<Arc<Revocation>> {
+        self.revocations.load().refuses_lineage(&self.chain.load().lineage()).cloned()
+    }
+
+    /// What peers show that refuse this node. For the one loop; gives it once.
+    pub fn take_shown(&self) -> Option<mpsc::Receiver<Arc<Revocation>>> {
+        self.shown_to_loop.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The chain by which a connected peer was admitted.
@@ -134,14 +171,22 @@ impl Gate {
             }
             Ok(End::Joined(_)) => Err(NotAdmitted::Granted),
             Err(why) => {
+                self.learn(&why);
                 channel.hang_up().await;
                 Err(why)
             }
         }
     }
 
+    /// A peer that refuses because of a revocation shows it, for this node to know as well.
+    fn learn(&self, why: &NotAdmitted) {
+        if let NotAdmitted::Refused(Refused { by: Side::Peer, refusal: Refusal::Revoked(Some(revocation)) }) = why {
+            _ = self.shown.try_send(Arc::clone(revocation));
+        }
+    }
+
     fn handshake(&self, peer: NodeId, purpose: Purpose) -> Handshake {
-        begin(&self.key, peer, purpose)
+        begin(&self.key, peer, purpose, self.revocations())
     }
 
     fn enter_table(&self, node: NodeId, admission: &Admission) -> Result<(), NotAdmitted> {
@@ -149,7 +194,13 @@ impl Gate {
         // Checked a moment ago by the handshake; the mesh may have changed since.
         let chain = VerifiedChain::new(&admission.chain, &mesh)
             .map_err(|_| NotAdmitted::Broken(io::ErrorKind::ConnectionAborted.into()))?;
-        self.admitted().insert(node, Admitted { chain: Arc::new(chain), since: Instant::now() });
+        let mut admitted = self.admitted();
+        // Whoever is revoked from here on is taken out again, by `know`; whoever was meanwhile does not get in.
+        if let Some(revocation) = self.revocations.load().refuses(&chain.member) {
+            let refusal = Refusal::Revoked(Some(Arc::clone(revocation)));
+            return Err(NotAdmitted::Refused(Refused { by: Side::Us, refusal }));
+        }
+        admitted.insert(node, Admitted { chain: Arc::new(chain), since: Instant::now() });
         Ok(())
     }
 
@@ -183,15 +234,8 @@ impl Gate {
 }
 
 /// A handshake of the holder of `key` with `peer`, from now.
-pub fn begin(key: &NodeKey, peer: NodeId, purpose: Purpose) -> Handshake {
-    Handshake::new(HandshakeConfig {
-        key: key.clone(),
-        peer,
-        purpose,
-        nonce: random_bytes(),
-        now_ms: wall_ms(),
-        revocations: Arc::new(Revocations::default()),
-    })
+pub fn begin(key: &NodeKey, peer: NodeId, purpose: Purpose, revocations: Arc<Revocations>) -> Handshake {
+    Handshake::new(HandshakeConfig { key: key.clone(), peer, purpose, nonce: random_bytes(), now_ms: wall_ms(), revocations })
 }
 
 /// How a handshake ended well.

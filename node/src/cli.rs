@@ -21,6 +21,7 @@ mod evaluation;
 mod key;
 mod mesh;
 pub mod print;
+mod revoke;
 mod session;
 mod show;
 mod span;
@@ -77,6 +78,14 @@ enum Command {
         /// What `atmo invite` printed
         code: String,
     },
+    /// Take a node, a certificate or an invitation out of the mesh, for good
+    #[command(after_help = "Examples:\n  atmo revoke laptop\n  atmo revoke 0a1b2c3d4e --keep phone --yes\n  \
+                      atmo revoke CODE           what `atmo invite` printed admits nobody any more\n  \
+                      atmo revoke 17@0a1b2c3d4e  one certificate, by its serial and issuer")]
+    Revoke(RevokeArguments),
+    /// List what is revoked in the mesh, by whom and when
+    #[command(after_help = "Examples:\n  atmo revocations\n  atmo revocations --json")]
+    Revocations,
     /// Leave the mesh; the node keeps its identity
     #[command(after_help = "Example:\n  atmo leave")]
     Leave,
@@ -178,6 +187,28 @@ struct InviteArguments {
     /// What they may do: consume, provide, issue, admin
     #[arg(long, default_value = "consume,provide", value_delimiter = ',')]
     roles: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct RevokeArguments {
+    /// A node (id, its beginning, or name), a certificate (SERIAL or SERIAL@ISSUER), or an invitation (code, id or its beginning)
+    #[arg(value_name = "NODE|SERIAL|INVITATION", required_unless_present = "list")]
+    target: Option<String>,
+    /// Which of these it is, where that is not plain: node, serial or invitation
+    #[arg(long)]
+    kind: Option<String>,
+    /// A node that stays a member although the revoked admitted it, as often as needed
+    #[arg(long, value_name = "NODE")]
+    keep: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Even if this node loses its own membership by it
+    #[arg(long)]
+    force: bool,
+    /// List what is revoked, as `atmo revocations` does
+    #[arg(long, conflicts_with_all = ["target", "kind", "keep", "yes", "force"])]
+    list: bool,
 }
 
 #[derive(Debug, Args)]
@@ -378,6 +409,8 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Mesh(MeshCommand::Create { name }) => talk(common, async |session| mesh::create(session, name).await),
         Command::Invite(arguments) => talk(common, async |session| mesh::invite(session, arguments).await),
         Command::Join { code } => talk(common, async |session| mesh::join(session, code).await),
+        Command::Revoke(arguments) => talk(common, async |session| revoke::revoke(session, arguments).await),
+        Command::Revocations => talk(common, revoke::revocations),
         Command::Leave => talk(common, mesh::leave),
         Command::Status => talk(common, show::status),
         Command::Nodes(arguments) => talk(common, async |session| show::nodes(session, arguments.all).await),

@@ -3,6 +3,7 @@
 mod intent;
 pub mod keys;
 mod report;
+mod revoke;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +42,8 @@ impl Handler for Commands {
             Request::Invite(request) => mesh_change::invite(node, request).await,
             Request::Join { code } => mesh_change::join(node, &code).await,
             Request::Leave => mesh_change::leave(node).await,
+            Request::Revoke(request) => revoke::revoke(node, request).await,
+            Request::Revocations => Ok(revoke::list(node)),
             Request::MeshCreate { name } => mesh_change::create(node, name).await,
             Request::KeyCreate(_) | Request::KeyList | Request::KeyRevoke { .. } => keys::answer(&node.keys, request),
             Request::Down => {

@@ -58,6 +58,10 @@ pub enum Request {
         code: String,
     },
     Leave,
+    /// Says what would follow, or does it.
+    Revoke(RevokeRequest),
+    /// Everything revoked in the mesh.
+    Revocations,
     MeshCreate {
         name: Option<String>,
     },
@@ -84,6 +88,21 @@ pub struct InviteRequest {
     pub uses: u32,
     /// Names of roles: `consume`, `provide`, `issue`, `admin`.
     pub roles: Vec<String>,
+}
+
+/// What is to be revoked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RevokeRequest {
+    /// A node (id, its beginning, name), a certificate (`SERIAL` or `SERIAL@ISSUER`) or an invitation (its code, id or its beginning).
+    pub target: String,
+    /// Which of these: `node`, `serial` or `invitation`.
+    pub kind: Option<String>,
+    /// Nodes that stay members although the revoked admitted them.
+    pub keep: Vec<String>,
+    /// Even if it ends this node's own membership.
+    pub force: bool,
+    /// Only say what would follow.
+    pub plan: bool,
 }
 
 /// What a key is to be called and may do.

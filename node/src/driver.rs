@@ -16,9 +16,9 @@ use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, Node
 use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
 use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
-use atmo_protocol::record::{CapabilityBody, Load, Offered};
+use atmo_protocol::record::{CapabilityBody, Load, NodeRecord, Offered};
 use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
-use atmo_protocol::{BodyHash, CapabilityId, MeshId, Mode, NodeId, NodeKey};
+use atmo_protocol::{BodyHash, CapabilityId, MeshId, Mode, NodeId, NodeKey, Revocation, Revocations};
 use futures::StreamExt as _;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -28,8 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
+use crate::membership;
 use crate::peer::{node_id, peer_id};
 use crate::provider::Provider;
+use crate::revoke::{self, KnownNode};
 use crate::serve::Server;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -67,7 +69,13 @@ pub enum Command {
     Body(BodyHash, oneshot::Sender<Option<Arc<CapabilityBody>>>),
     /// Where this node listens, best first.
     Listening(oneshot::Sender<Vec<String>>),
-    /// The node is in another mesh now: every connection ends and a new coordinator begins.
+    /// Every node whose record counts, and how it was admitted.
+    Members(oneshot::Sender<Vec<KnownNode>>),
+    /// What this node's user revoked, when the coordinator has taken it.
+    Revoke(Arc<Revocation>, oneshot::Sender<()>),
+    /// Which linked peers hold all the revocations that this node holds.
+    RevocationsAgreed(oneshot::Sender<Vec<(NodeId, bool)>>),
+    /// The node is in another mesh now, or has another certificate: every connection ends and a new coordinator begins.
     Rejoin { membership: Member, found: Vec<(NodeId, Vec<String>)>, done: oneshot::Sender<()> },
 }
 
@@ -81,6 +89,8 @@ pub struct Tally {
     pub unknown_frames: u64,
     /// Records of origins that signed two with one number.
     pub quarantined_records: u64,
+    /// Records of revoked nodes.
+    pub revoked_records: u64,
     /// For want of room.
     pub overflowed: u64,
 }
@@ -133,6 +143,12 @@ pub struct Driver {
     blamed: BTreeMap<String, u64>,
     /// What is written to disk for `atmo invite` without a running node.
     listen_kept: Arc<Mutex<Vec<String>>>,
+    /// What is to be written of what is revoked: the newest that waits.
+    revocations_to_keep: Arc<Mutex<Option<(MeshId, Arc<Revocations>)>>>,
+    /// Revocations that peers showed when they refused us.
+    shown: mpsc::Receiver<Arc<Revocation>>,
+    /// That this node was revoked was said.
+    said_revoked: bool,
     commands: mpsc::Receiver<Command>,
     link_events: mpsc::Receiver<LinkEvent>,
     persisted: mpsc::Receiver<u64>,
@@ -170,6 +186,18 @@ impl DriverHandle {
         self.ask(Command::Listening).await
     }
 
+    pub async fn members(&self) -> Result<Vec<KnownNode>, Stopped> {
+        self.ask(Command::Members).await
+    }
+
+    pub async fn revoke(&self, revocation: Arc<Revocation>) -> Result<(), Stopped> {
+        self.ask(|done| Command::Revoke(revocation, done)).await
+    }
+
+    pub async fn revocations_agreed(&self) -> Result<Vec<(NodeId, bool)>, Stopped> {
+        self.ask(Command::RevocationsAgreed).await
+    }
+
     pub async fn rejoin(&self, membership: Member, found: Vec<(NodeId, Vec<String>)>) -> Result<(), Stopped> {
         self.ask(|done| Command::Rejoin { membership, found, done }).await
     }
@@ -200,6 +228,9 @@ impl Driver {
             remembered: Vec::new(),
             blamed: BTreeMap::new(),
             listen_kept: Arc::default(),
+            revocations_to_keep: Arc::default(),
+            shown: parts.gate.take_shown().expect("one loop is started for one gate"),
+            said_revoked: false,
             commands,
             link_events,
             persisted,
@@ -232,6 +263,10 @@ impl Driver {
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
+                // One of a mesh that was left since is nothing to the next.
+                Some(revocation) = self.shown.recv() => if revocation.record.mesh == self.parts.membership.mesh {
+                    self.handle(Input::Revoke(vec![revocation]));
+                },
                 _ = expiry.tick() => self.close_expired(),
                 () = self.parts.provider.load_changed_after(loads_told + LOADS_INTERVAL) => {
                     loads_told = Instant::now();
@@ -245,6 +280,9 @@ impl Driver {
 
     /// Tells a new coordinator what the old one knew of the outside.
     fn begin(&mut self, found: Vec<(NodeId, Vec<String>)>) {
+        // Before anything is dialled or heard.
+        let revocations = self.parts.gate.revocations();
+        self.handle(Input::Revoke(revocations.all().cloned().collect()));
         self.handle(Input::Addresses(self.listening.addresses()));
         self.handle(Input::Offer(self.offers.clone()));
         self.handle(Input::Load(self.parts.provider.loads()));
@@ -283,6 +321,7 @@ impl Driver {
             }
             mesh::Output::PersistIncarnation(incarnation) => self.persist(incarnation),
             mesh::Output::WantsSend { peer } => _ = self.wants_send.insert(peer),
+            mesh::Output::Revocations(revocations) => self.know_revocations(revocations),
             mesh::Output::Remember { node, addresses } => self.remembered.push((node, addresses)),
             mesh::Output::Event(event) => self.report(event),
         }
@@ -302,6 +341,7 @@ impl Driver {
                 *self.blamed.entry(why.to_string()).or_default() += 1;
             }
             Event::ClockDoubt { jump_ms } => tracing::warn!(jump_ms, "the clock jumped, or this machine slept"),
+            Event::Revoked { revocation } => tracing::info!("{revocation}"),
             Event::TableFull { node } => tracing::warn!(node = node.short(), "the table of nodes is full: record refused"),
         }
     }
@@ -320,6 +360,43 @@ impl Driver {
                         tracing::error!(%error, "this node stays silent in the mesh until its incarnation can be written")
                     }
                 }
+                std::thread::sleep(PERSIST_PAUSE);
+            }
+        });
+    }
+
+    /// Admission asks the new list from now on. Who has a link is told by the coordinator before it closes the connection.
+    fn know_revocations(&mut self, revocations: Arc<Revocations>) {
+        for node in self.parts.gate.know(Arc::clone(&revocations)) {
+            if !self.links.is_up(&node) {
+                _ = self.parts.swarm.disconnect_peer_id(peer_id(&node));
+            }
+        }
+        self.keep_revocations(revocations);
+        let own = self.coordinator.mesh().own_revocation();
+        if let Some(revocation) = own.filter(|_| !self.said_revoked) {
+            let told = revoke::told(revocation, &self.coordinator.mesh().id());
+            tracing::error!(
+                "{told}; it serves itself alone from now on: `atmo leave`, then join with a new code if you are given one"
+            );
+        }
+        self.said_revoked = own.is_some();
+    }
+
+    /// Writes to disk off the loop. Several that wait are written as one.
+    fn keep_revocations(&self, revocations: Arc<Revocations>) {
+        let (store, waiting) = (Arc::clone(&self.parts.store), Arc::clone(&self.revocations_to_keep));
+        *lock(&waiting) = Some((self.parts.membership.mesh, revocations));
+        tokio::task::spawn_blocking(move || {
+            for _ in 0..PERSIST_TRIES {
+                let Some((mesh, revocations)) = lock(&waiting).take() else { return };
+                match membership::keep_revocations(&store, &mesh, &revocations, clock::wall_ms()) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "what was revoked is not on disk yet: after a restart this node has to be told again")
+                    }
+                }
+                lock(&waiting).get_or_insert((mesh, revocations));
                 std::thread::sleep(PERSIST_PAUSE);
             }
         });
@@ -363,7 +440,13 @@ impl Driver {
         let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
         let options = DialOpts::peer_id(peer_id(&node)).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
         match self.parts.swarm.dial(options.build()) {
-            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Ok(()) => {}
+            // A connection that is ending stands in the way: it is tried again when it is gone. Any other leads to a link by itself.
+            Err(DialError::DialPeerConditionFalse(_)) => {
+                if self.parts.swarm.is_connected(&peer_id(&node)) && !self.links.is_up(&node) {
+                    self.handle(Input::DialFailed { node });
+                }
+            }
             Err(error) => {
                 tracing::debug!(node = node.short(), %error, "cannot dial");
                 self.handle(Input::DialFailed { node });
@@ -436,6 +519,12 @@ impl Driver {
     fn close_expired(&mut self) {
         let swarm = &self.parts.swarm;
         self.parts.gate.keep(|node| swarm.is_connected(&peer_id(node)));
+        let connected: Vec<PeerId> = self.parts.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            if node_id(&peer).is_none_or(|node| self.parts.gate.chain_of(&node).is_none()) {
+                _ = self.parts.swarm.disconnect_peer_id(peer);
+            }
+        }
         for node in self.parts.gate.expired(self.clock.now().wall_ms) {
             tracing::info!(node = node.short(), "the node's certificate has expired: closing the connection");
             _ = self.parts.swarm.disconnect_peer_id(peer_id(&node));
@@ -508,6 +597,15 @@ impl Driver {
                 _ = reply.send(self.coordinator.mesh().body(&hash).map(|body| Arc::clone(&body.body)));
             }
             Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
+            Command::Members(reply) => {
+                let known = |(record, member): (&NodeRecord, _)| KnownNode::new(Some(record.name.clone()), member);
+                _ = reply.send(self.coordinator.mesh().members().map(known).collect());
+            }
+            Command::Revoke(revocation, done) => {
+                self.handle(Input::Revoke(vec![revocation]));
+                _ = done.send(());
+            }
+            Command::RevocationsAgreed(reply) => _ = reply.send(self.coordinator.mesh().revocations_agreed().collect()),
             Command::Rejoin { membership, found, done } => {
                 self.rejoin(membership, found);
                 _ = done.send(());
@@ -522,6 +620,7 @@ impl Driver {
             stale_records: refused.expired + refused.leased_too_far_ahead,
             unknown_frames: refused.unknown_frames,
             quarantined_records: refused.quarantined,
+            revoked_records: refused.revoked,
             overflowed: refused.waiting_overflow + refused.introduced_overflow + table_full,
         }
     }
@@ -568,8 +667,8 @@ fn build_graph(view: &RoutingView) {
     }
 }
 
-fn lock(addresses: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
-    addresses.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn coordinator(parts: &Parts, clock: &Clock) -> Coordinator {

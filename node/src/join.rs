@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use atmo_protocol::admission::{Joined, Purpose, Refusal, Refused};
+use atmo_protocol::admission::{Joined, Purpose, Refusal, Refused, Side};
 use atmo_protocol::invitation::{Introducer, JoinCode};
 use atmo_protocol::{NodeId, NodeKey};
 use futures::StreamExt as _;
@@ -21,6 +22,7 @@ use libp2p::{Multiaddr, PeerId};
 use crate::admission::channel::Channel;
 use crate::admission::{self, End, NotAdmitted};
 use crate::peer;
+use crate::revoke;
 use crate::swarm::{self, Authenticated, HANDSHAKE_MAX};
 
 /// The whole attempt, all addresses together.
@@ -33,8 +35,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The node that answers the code said no: trying other addresses of it would not help.
-    #[error("{}", answered(.refused))]
-    Refused { address: String, refused: Refused },
+    #[error("{}", answered(.refused, .me))]
+    Refused { address: String, refused: Refused, me: NodeId },
     /// Nobody who could answer was reached.
     #[error("{}", told(.tried, .expired))]
     NotReached { tried: Vec<Tried>, expired: bool },
@@ -56,8 +58,13 @@ pub struct Tried {
     pub outcome: String,
 }
 
-fn answered(refused: &Refused) -> String {
-    refused.refusal.to_string()
+fn answered(refused: &Refused, me: &NodeId) -> String {
+    match refused.refusal.revocation() {
+        Some(revocation) if refused.by == Side::Peer => {
+            format!("{}; no code admits it: ask an admin of the mesh", revoke::told(revocation, me))
+        }
+        _ => refused.refusal.to_string(),
+    }
 }
 
 struct Advice(bool);
@@ -117,7 +124,7 @@ pub async fn join_once(identity: &NodeKey, code: &JoinCode, name: &str) -> Resul
         match next {
             Some((_, Ok(joined))) => return Ok(joined),
             Some((place, Err(Outcome::Final(refused)))) => {
-                return Err(JoinError::Refused { address: targets[place].1.to_string(), refused });
+                return Err(JoinError::Refused { address: targets[place].1.to_string(), refused, me: identity.id() });
             }
             Some((place, Err(Outcome::Other(why)))) => outcomes[place] = Some(why),
             None => break,
@@ -162,7 +169,7 @@ async fn attempt(identity: &NodeKey, code: &JoinCode, name: &str, node: NodeId, 
     }
     let purpose = Purpose::Join { code: code.clone(), name: name.to_owned() };
     let mut channel = Channel::new(muxer);
-    let handshake = admission::begin(identity, node, purpose);
+    let handshake = admission::begin(identity, node, purpose, Arc::default());
     let outcome = tokio::time::timeout(HANDSHAKE_MAX, admission::converse(&mut channel, handshake, None)).await;
     channel.hang_up().await;
     match outcome {

@@ -32,6 +32,7 @@ pub mod join;
 pub mod membership;
 pub mod mesh_change;
 pub mod peer;
+pub mod revoke;
 pub mod swarm;
 
 pub mod chance;

@@ -8,15 +8,13 @@ use atmo_protocol::admission::{Joined, Refusal};
 use atmo_protocol::invitation::{
     Introducer, InvitationSecret, InviteError, JoinCode, Ledger, LedgerError, Redeemers, Redemption, Terms,
 };
-use atmo_protocol::membership::{ChainError, IssueError, UnknownRole, found_mesh, issue};
-use atmo_protocol::{Chain, Member, MeshId, NodeId, Roles};
+use atmo_protocol::membership::{ChainError, IssueError, RevocationsError, UnknownRole, found_mesh, issue};
+use atmo_protocol::{Chain, Member, MeshId, NodeId, Revocations, Roles};
 use serde_json::{Value, json};
 
 use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
 
-pub mod date;
-
-pub use date::rfc3339;
+pub use atmo_protocol::date::{self, rfc3339};
 
 /// What a mesh is called when `atmo mesh create` gets no name.
 pub const NAME_DEFAULT: &str = "home";
@@ -41,6 +39,8 @@ pub struct Membership {
 /// What `atmo invite` made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invite {
+    /// Names the invitation without letting anybody in.
+    pub id: NodeId,
     /// A secret: whoever reads it can join.
     pub code: String,
     /// Unix milliseconds.
@@ -75,6 +75,8 @@ pub enum MembershipError {
     Chain(#[from] ChainError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("{0}; restore `revocations.json` in the data folder from a backup, or remove it to have the others tell anew")]
+    Revocations(#[from] RevocationsError),
     #[error(transparent)]
     Invite(#[from] InviteError),
     #[error(transparent)]
@@ -85,6 +87,8 @@ pub enum MembershipError {
     Named(String),
     #[error("a mesh's name has 1 to {NAME_BYTES_MAX} bytes on one line")]
     Name,
+    #[error("{0}: it can invite nobody; `atmo leave`, then join with a new code if you are given one")]
+    Revoked(String),
     #[error("this node is in no mesh yet; `atmo up` or `atmo mesh create` gives it one")]
     None,
     #[error("the certificate that came back is for another node; ask for a new code with `atmo invite`")]
@@ -122,7 +126,7 @@ impl From<StoreError> for RedeemError {
 }
 
 impl Membership {
-    fn read(stored: StoredMesh) -> Result<Self, MembershipError> {
+    pub(crate) fn read(stored: StoredMesh) -> Result<Self, MembershipError> {
         let chain = Chain::decode(&stored.chain)?;
         let member = chain.verify(&stored.mesh)?;
         let StoredMesh { mesh, name, root, shared, .. } = stored;
@@ -169,7 +173,7 @@ impl Membership {
 impl Invite {
     /// What `atmo invite` prints as JSON.
     pub fn to_json(&self) -> Value {
-        json!({ "code": self.code, "expires_at": rfc3339(self.expires_ms), "uses": self.uses, "roles": role_names(self.roles) })
+        json!({ "id": self.id.to_string(), "code": self.code, "expires_at": rfc3339(self.expires_ms), "uses": self.uses, "roles": role_names(self.roles) })
     }
 }
 
@@ -223,6 +227,9 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
         return Err(MembershipError::NoAddress);
     }
     let membership = current_or_private(store, now_ms)?;
+    if let Some(revocation) = revocations(store, &membership.mesh, now_ms)?.refuses(&membership.member) {
+        return Err(MembershipError::Revoked(crate::revoke::told(revocation, &membership.member.node)));
+    }
     let _changing = store.change();
     let secret = random_secret()?;
     let Grant { ttl_ms, uses, roles } = grant;
@@ -241,7 +248,7 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
         redeemers: Redeemers::Issuer,
         introducers: vec![Introducer { node: issuer, addresses }],
     };
-    Ok(Invite { code: code.encode(), expires_ms, uses, roles })
+    Ok(Invite { id: code.invitation_key().id(), code: code.encode(), expires_ms, uses, roles })
 }
 
 /// Admits `node`, which proved to hold the key of `invitation`. The spend is on disk when this returns; asking again gives the same chain.
@@ -270,9 +277,14 @@ pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) ->
 }
 
 /// What `code` asks of this node, or why it cannot be followed.
-pub fn join_step(store: &Store, code: &JoinCode) -> Result<JoinStep, MembershipError> {
+///
+/// A member whose certificate was revoked redeems a code of its own mesh like a newcomer: it may be given another one.
+pub fn join_step(store: &Store, code: &JoinCode, now_ms: u64) -> Result<JoinStep, MembershipError> {
     match store.membership()? {
-        Some(stored) if stored.mesh == code.mesh => Ok(JoinStep::AlreadyMember),
+        Some(stored) if stored.mesh == code.mesh => {
+            let is_revoked = revocations(store, &code.mesh, now_ms)?.refuses(&Membership::read(stored)?.member).is_some();
+            Ok(if is_revoked { JoinStep::Redeem } else { JoinStep::AlreadyMember })
+        }
         Some(stored) if stored.shared => Err(MembershipError::LeaveFirst(Membership::read(stored)?.label())),
         _ => Ok(JoinStep::Redeem),
     }
@@ -292,7 +304,7 @@ pub fn accept(
     }
     let membership = {
         let _changing = store.change();
-        join_step(store, code)?;
+        join_step(store, code, now_s * 1000)?;
         let name = name.filter(|name| check_name(name).is_ok());
         keep(store, StoredMesh { mesh: code.mesh, name, root: None, chain: chain.bytes().to_vec(), shared: true })?
     };
@@ -336,6 +348,27 @@ fn ledger(store: &Store, mesh: &MeshId) -> Result<Ledger, MembershipError> {
         Some(bytes) => Ok(Ledger::decode(&bytes)?),
         None => Ok(Ledger::default()),
     }
+}
+
+/// What is revoked in `mesh`, as far as this folder knows.
+pub fn revocations(store: &Store, mesh: &MeshId, now_ms: u64) -> Result<Revocations, MembershipError> {
+    match store.revocations(mesh)? {
+        Some(bytes) => Ok(Revocations::decode(&bytes, mesh, now_ms)?),
+        None => Ok(Revocations::default()),
+    }
+}
+
+/// Adds to what this folder knows; on disk when this returns. Nothing is written for a mesh that the folder has left.
+pub fn keep_revocations(store: &Store, mesh: &MeshId, known: &Revocations, now_ms: u64) -> Result<(), MembershipError> {
+    let _changing = store.change();
+    if store.membership()?.is_none_or(|stored| stored.mesh != *mesh) {
+        return Ok(());
+    }
+    let mut kept = revocations(store, mesh, now_ms)?;
+    if !kept.extend(known.all().cloned(), now_ms).is_empty() {
+        store.save_revocations(*mesh, kept.encode())?;
+    }
+    Ok(())
 }
 
 fn random_secret() -> Result<InvitationSecret, std::io::Error> {

@@ -63,7 +63,7 @@ pub async fn at_start(store: &Store, config: &Config) -> anyhow::Result<Arc<Curr
 
 async fn join_at_start(store: &Store, code: &str, name: &str) -> anyhow::Result<()> {
     let code: JoinCode = code.parse().context("the join code cannot be used")?;
-    if membership::join_step(store, &code)? == JoinStep::AlreadyMember {
+    if membership::join_step(store, &code, wall_ms())? == JoinStep::AlreadyMember {
         tracing::info!("already a member of the mesh that the join code stands for");
         return Ok(());
     }
@@ -124,7 +124,7 @@ pub async fn join(node: &Arc<Node>, code: &str) -> Result<Value, CommandError> {
     refuse_standalone(node, "join")?;
     let moving = Arc::clone(&node.moving).lock_owned().await;
     let asked = code.clone();
-    let step = on_disk(node, move |store| membership::join_step(store, &asked)).await?;
+    let step = on_disk(node, move |store| membership::join_step(store, &asked, wall_ms())).await?;
     if step == JoinStep::AlreadyMember {
         return Ok(node.current().membership.to_json());
     }
@@ -172,10 +172,16 @@ where
 /// Tells everything that runs; what names the same mesh only changes what the node says of it.
 async fn move_to(node: &Node, membership: Membership, found: Vec<(NodeId, Vec<String>)>) -> Result<Value, CommandError> {
     let json = membership.to_json();
-    let same_mesh = node.current().membership.mesh == membership.mesh;
+    let (before, mesh) = (node.current(), membership.mesh);
+    let moves = before.membership.chain != membership.chain;
+    let revocations = match (moves, before.membership.mesh == mesh) {
+        (false, _) => None,
+        (true, true) => Some(node.gate.revocations()),
+        (true, false) => Some(Arc::new(on_disk(node, move |store| membership::revocations(store, &mesh, wall_ms())).await?)),
+    };
     let current = Arc::new(Current::new(membership).map_err(CommandError::failed)?);
-    node.set_current(Arc::clone(&current));
-    if !same_mesh {
+    node.set_current(Arc::clone(&current), revocations);
+    if moves {
         node.driver.rejoin(current.as_member(), found).await.map_err(CommandError::failed)?;
     }
     Ok(json)

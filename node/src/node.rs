@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
-use atmo_protocol::{CapabilityId, Mode, NodeId};
+use atmo_protocol::{CapabilityId, Mode, NodeId, Revocations};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ use crate::provider::Provider;
 use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::{control, peer, platform, proxy, swarm};
+use crate::{control, membership, peer, platform, proxy, swarm};
 
 /// Running requests have this long to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -72,11 +72,14 @@ impl Node {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on handlers and the gate act as members of this mesh.
-    pub fn set_current(&self, current: Arc<Current>) {
+    /// From now on handlers act as members of this mesh; the gate, too, where the mesh or the certificate is another and what is revoked
+    /// is given.
+    pub fn set_current(&self, current: Arc<Current>, revocations: Option<Arc<Revocations>>) {
         self.executor.certificate.store(Arc::new(current.chain.hash()));
         self.executor.role_asks_others.store(current.may_ask(), Ordering::Relaxed);
-        self.gate.enter(&current);
+        if let Some(revocations) = revocations {
+            self.gate.enter(&current, revocations);
+        }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
@@ -177,6 +180,7 @@ impl Start {
         // On disk before anything listens: a node that cannot write must not start.
         let incarnation = store.raise_incarnation((store.state()?.incarnation + 1).max(wall_ms() / 1000))?;
         let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current));
+        gate.know(Arc::new(membership::revocations(&store, &current.membership.mesh, wall_ms())?));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;
         let (mut swarm, opener, accepted) = swarm::build(&keypair, Arc::clone(&gate), online && config.mdns)?;

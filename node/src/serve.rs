@@ -146,10 +146,12 @@ impl Server {
     fn refusal(&self, peer: &NodeId, head: &RequestHead) -> Option<Verdict> {
         let (why, message) = if head.version != exchange::VERSION {
             (Why::Malformed, format!("this node speaks version {} of requests, not {}", exchange::VERSION, head.version))
-        } else if !self.gate.roles(peer).is_some_and(|roles| roles.contains(Roles::CONSUME)) {
-            (Why::NotAllowed, "your certificate lacks the role `consume`".to_owned())
         } else {
-            return None;
+            match self.gate.roles(peer) {
+                Some(roles) if roles.contains(Roles::CONSUME) => return None,
+                Some(_) => (Why::NotAllowed, "your certificate lacks the role `consume`".to_owned()),
+                None => (Why::NotAllowed, "your membership, or that of this node, has ended".to_owned()),
+            }
         };
         Some(Verdict::Refused { why, message })
     }

@@ -37,6 +37,7 @@ pub const SECRET_FILES: [&str; 2] = [IDENTITY.file, MEMBERSHIP.file];
 const IDENTITY: Document = Document { file: "node.key", version: 1 };
 const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
 const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
+const REVOCATIONS: Document = Document { file: "revocations.json", version: 1 };
 const STATE: Document = Document { file: "state.json", version: 1 };
 const MODELS: Document = Document { file: "models.json", version: 1 };
 const KEYS: Document = Document { file: "keys.json", version: 1 };
@@ -94,6 +95,15 @@ pub struct StoredInvitations {
     pub mesh: MeshId,
     #[serde(with = "as_hex")]
     pub ledger: Vec<u8>,
+}
+
+/// What is revoked in a mesh, encoded by its owner (`membership`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct StoredRevocations {
+    #[serde(with = "as_text")]
+    mesh: MeshId,
+    #[serde(with = "as_hex")]
+    revocations: Vec<u8>,
 }
 
 /// Small facts that outlive a start.
@@ -189,7 +199,7 @@ impl Store {
 
     pub fn forget_mesh(&self) -> Result<(), StoreError> {
         // The membership goes first: the others name their mesh and mean nothing without it.
-        for document in [MEMBERSHIP, INVITATIONS, ADDRESSES] {
+        for document in [MEMBERSHIP, INVITATIONS, REVOCATIONS, ADDRESSES] {
             document.remove(&self.dir)?;
         }
         Ok(())
@@ -204,6 +214,17 @@ impl Store {
     /// On disk when this returns.
     pub fn save_invitations(&self, mesh: MeshId, ledger: Vec<u8>) -> Result<(), StoreError> {
         self.write(INVITATIONS, &StoredInvitations { mesh, ledger })
+    }
+
+    /// What is revoked in `mesh`; that of another mesh counts as nothing.
+    pub fn revocations(&self, mesh: &MeshId) -> Result<Option<Vec<u8>>, StoreError> {
+        let stored: Option<StoredRevocations> = self.read(REVOCATIONS)?;
+        Ok(stored.filter(|stored| stored.mesh == *mesh).map(|stored| stored.revocations))
+    }
+
+    /// On disk when this returns.
+    pub fn save_revocations(&self, mesh: MeshId, revocations: Vec<u8>) -> Result<(), StoreError> {
+        self.write(REVOCATIONS, &StoredRevocations { mesh, revocations })
     }
 
     pub fn state(&self) -> Result<State, StoreError> {

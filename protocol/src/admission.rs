@@ -14,8 +14,10 @@
 //! redeemer proves itself first: a newcomer gives its proof to nobody but the node that its code names. A connection that was used to join
 //! ends there; the new member dials again.
 //!
-//! Whoever can prove nothing is told [`Refusal::NotAdmitted`] and no more. Absent: renewal, short codes, revocation records (purposes,
-//! frames and extensions leave room), and relaying by an introducer, for which a join proof is already complete without the channel's.
+//! Whoever can prove nothing is told [`Refusal::NotAdmitted`] and no more; whoever proved a key of the mesh that was revoked is shown the
+//! record. A node that knows that it was revoked itself shows that record to members and lets nobody in. Absent: renewal, short codes
+//! (purposes, frames and extensions leave room), and relaying by an introducer, for which a join proof is already complete without the
+//! channel's.
 
 pub mod frame;
 mod refusal;
@@ -30,7 +32,7 @@ use self::frame::{Signing, Transcript, VERSION_MAX, VERSION_MIN, Verdict, common
 use crate::codec;
 use crate::identity::{MeshId, NodeId, NodeKey};
 use crate::invitation::{JoinCode, Redeemers};
-use crate::membership::{Chain, Member, OutsideValidity, Revocations, Roles};
+use crate::membership::{Chain, Member, OutsideValidity, Revocation, Revocations, Roles};
 use crate::record::Extensions;
 
 /// How far two clocks may lie apart. A guess: sleeping laptops drift by minutes, and gossip takes leases up to 20 minutes ahead.
@@ -220,7 +222,7 @@ impl Handshake {
         let turn = match mem::replace(&mut self.state, State::Finished) {
             State::Hello => self.on_hello(frame),
             State::Proof(context) => self.on_proof(context, frame),
-            State::Verdict(admission) => on_verdict(*admission, frame),
+            State::Verdict(admission) => self.on_verdict(*admission, frame),
             State::JoinProof(context) => self.on_join_proof(context, frame),
             State::RedeemerProof(context) => self.on_redeemer_proof(context, frame),
             State::Grant => self.on_grant(frame),
@@ -253,7 +255,7 @@ impl Handshake {
 
     fn on_hello(&self, bytes: &[u8]) -> Turn {
         let me = self.config.key.id();
-        let Frame::Hello(hello) = expect(Frame::decode_first(bytes))? else { return Err(Refusal::NotAHandshake.into()) };
+        let Frame::Hello(hello) = self.expect(Frame::decode_first(bytes))? else { return Err(Refusal::NotAHandshake.into()) };
         if self.config.peer == me {
             return Err(Refusal::Ourselves.into());
         }
@@ -285,13 +287,16 @@ impl Handshake {
 
     fn on_proof(&self, context: Context, bytes: &[u8]) -> Turn {
         let admission = self.check_proof(context, bytes)?;
+        if let Some(revocation) = self.own_revocation() {
+            return Err(Refusal::Revoked(Some(revocation)).into());
+        }
         let verdict = Frame::Verdict(Verdict { extensions: Vec::new() });
         Ok((State::Verdict(Box::new(admission)), Step::say(&verdict, Progress::Continue)))
     }
 
     /// A member's proof, whoever asks for it. From the signature on the peer is known to belong to the mesh and hears what is wrong.
     fn check_proof(&self, context: Context, bytes: &[u8]) -> Result<Admission, Stop> {
-        let Frame::Proof(proof) = expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
+        let Frame::Proof(proof) = self.expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
         let peer = &self.config.peer;
         let body: ProofBody = codec::decode(&proof.body).map_err(|_| Refusal::Malformed)?;
         if !context.transcript.verify(Signing::MemberProof, peer, peer, &proof.body, &proof.signature) {
@@ -302,11 +307,11 @@ impl Handshake {
         if member.node != *peer {
             return Err(Refusal::OtherNode.into());
         }
+        if let Some(revocation) = self.config.revocations.refuses(&member) {
+            return Err(Refusal::Revoked(Some(Arc::clone(revocation))).into());
+        }
         let clock_ahead_ms = body.clock_ms.wrapping_sub(self.config.now_ms).cast_signed();
         self.check_time(&member, clock_ahead_ms.unsigned_abs())?;
-        if self.config.revocations.refuses(&member).is_some() {
-            return Err(Refusal::Revoked.into());
-        }
         Ok(Admission { member, chain: Arc::new(chain), revocations: body.revocations, clock_ahead_ms, version: context.version })
     }
 
@@ -352,7 +357,7 @@ impl Handshake {
     }
 
     fn on_join_proof(&self, context: Context, bytes: &[u8]) -> Turn {
-        let Frame::JoinProof(proof) = expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
+        let Frame::JoinProof(proof) = self.expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
         let body: JoinBody = codec::decode(&proof.body).map_err(|_| Refusal::Malformed)?;
         let peer = &self.config.peer;
         let signed = |what, signer, signature: &[u8]| context.transcript.verify(what, signer, peer, &proof.body, signature);
@@ -361,7 +366,13 @@ impl Handshake {
         {
             return Err(Refusal::BadSignature.into());
         }
-        if self.config.revocations.refuses_invitation(&body.invitation) {
+        if self.own_revocation().is_some() {
+            return Err(Refusal::MayNotAdmit.into());
+        }
+        if let Some(revocation) = self.config.revocations.refuses_key(peer) {
+            return Err(Refusal::Revoked(Some(Arc::clone(revocation))).into());
+        }
+        if self.config.revocations.refuses_invitation(&body.invitation).is_some() {
             return Err(Refusal::CodeRevoked.into());
         }
         let redeem = Redeem { invitation: body.invitation, node: *peer, name: clean_name(&body.name) };
@@ -370,7 +381,7 @@ impl Handshake {
 
     /// The certificate must be this node's, of the code's mesh, and valid now.
     fn on_grant(&self, bytes: &[u8]) -> Turn {
-        let Frame::Grant(grant) = expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
+        let Frame::Grant(grant) = self.expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
         let chain = Chain::decode(&grant.chain).map_err(Refusal::BadChain)?;
         let member = chain.verify(&self.mesh).map_err(Refusal::BadChain)?;
         if member.node != self.config.key.id() {
@@ -381,26 +392,34 @@ impl Handshake {
     }
 }
 
+impl Handshake {
+    fn on_verdict(&self, admission: Admission, bytes: &[u8]) -> Turn {
+        match self.expect(Frame::decode(bytes))? {
+            Frame::Verdict(_) => Ok((State::Finished, Step::quiet(Progress::Admitted(admission)))),
+            _ => Err(Refusal::OutOfOrder.into()),
+        }
+    }
+
+    /// The frame, unless it is the peer's refusal, which may come at any time.
+    fn expect(&self, frame: Result<Frame, Refusal>) -> Result<Frame, Stop> {
+        match frame? {
+            Frame::Refused(refused) => Err(Stop::Theirs(refused.refusal(&self.mesh))),
+            frame => Ok(frame),
+        }
+    }
+
+    /// What ends this node's own membership.
+    fn own_revocation(&self) -> Option<Arc<Revocation>> {
+        let Purpose::Member(chain) = &self.config.purpose else { return None };
+        self.config.revocations.refuses_lineage(&chain.lineage()).cloned()
+    }
+}
+
 /// The name in a grant, made fit to be shown.
 fn mesh_name_in(extensions: &Extensions) -> Option<String> {
     let (_, bytes) = extensions.iter().find(|(number, _)| *number == GRANT_MESH_NAME)?;
     let name = clean_name(std::str::from_utf8(bytes).ok()?);
     (!name.is_empty()).then_some(name)
-}
-
-fn on_verdict(admission: Admission, bytes: &[u8]) -> Turn {
-    match expect(Frame::decode(bytes))? {
-        Frame::Verdict(_) => Ok((State::Finished, Step::quiet(Progress::Admitted(admission)))),
-        _ => Err(Refusal::OutOfOrder.into()),
-    }
-}
-
-/// The frame, unless it is the peer's refusal, which may come at any time.
-fn expect(frame: Result<Frame, Refusal>) -> Result<Frame, Stop> {
-    match frame? {
-        Frame::Refused(refused) => Err(Stop::Theirs(Refusal::from_wire(refused.code, &refused.parameters))),
-        frame => Ok(frame),
-    }
 }
 
 /// Fit to be shown: no control characters, at most [`NAME_BYTES_MAX`].

@@ -175,6 +175,13 @@ pub const BANS_MAX: usize = 256;
 /// copied data folder is the ordinary cause, and its owner mends it within minutes.
 pub const QUARANTINE_MS: u64 = 60_000;
 
+/// A revoked peer has this long to read why, then its connection is closed: several round trips on a bad link.
+pub const REVOKED_LAST_WORDS_MS: u64 = 500;
+/// Two peers that hold different revocations list them to each other at once, and again after this long, doubling ...
+pub const REVOCATIONS_ASK_MS: u64 = 1_000;
+/// ... up to this: some differences last, as where one of the two is full.
+pub const REVOCATIONS_ASK_MS_MAX: u64 = 5 * 60_000;
+
 /// Outputs that wait to be drained. Only events are dropped beyond it; effects are bounded by links and dials.
 pub const EVENTS_QUEUED_MAX: usize = 4_096;
 

@@ -36,6 +36,8 @@ pub mod kind {
     pub const CERTIFICATE: u16 = 2;
     /// An [`InvitationRecord`](crate::invitation::InvitationRecord), signed by its issuer.
     pub const INVITATION: u16 = 3;
+    /// A [`RevocationRecord`](crate::membership::RevocationRecord), signed by the mesh's root or an admin.
+    pub const REVOCATION: u16 = 4;
 }
 
 /// A record as it travels. Holding one says nothing about who signed it: ask [`Envelope::verify`].

@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod codec;
 pub mod config;
+pub mod date;
 pub mod distance;
 pub mod envelope;
 #[cfg(test)]
@@ -26,5 +27,5 @@ pub mod wire;
 pub use envelope::{Envelope, EnvelopeError};
 pub use identity::{BodyHash, CapabilityId, CertificateHash, MeshId, NodeId, NodeKey, Slug};
 pub use invitation::{JoinCode, Ledger};
-pub use membership::{Chain, Member, Revocations, Roles};
+pub use membership::{Chain, Member, Revocation, Revocations, Roles};
 pub use record::{CapabilityBody, Mode, NodeRecord};

@@ -10,8 +10,12 @@
 //!
 //! A certificate had to be issued within its issuer's validity, but an issuer's expiry does not end what it signed before. An issuer can
 //! put an earlier date on a certificate than the true one; what bounds that is its own validity, the longest life and revocation.
-//! Absent: renewal, and the records that revoke.
+//! - [`Revocation`]: a signed statement that a key, a certificate or an invitation no longer holds
+//! - [`Revocations`]: all that a node knows of, and what follows from them
+//!
+//! Absent: renewal.
 
+mod revocation;
 mod revocations;
 mod roles;
 
@@ -19,7 +23,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use revocations::{Revocations, Revoked};
+pub use revocation::{
+    HONOURED_MAX, Order, REVOCATION_BYTES_MAX, REVOCATION_NAME_BYTES_MAX, REVOKED_REMEMBERED_MS, Revocation, RevocationError,
+    RevocationId, RevocationRecord, SPARED_MAX, Target,
+};
+pub use revocations::{REVOCATIONS_MAX, Revocations, RevocationsError, Taken};
 pub use roles::{Roles, UnknownRole};
 
 use crate::codec::{self, CodecError};
@@ -290,6 +298,11 @@ impl Chain {
         self.links.iter().map(|link| &link.certificate)
     }
 
+    /// Every act of issuing, that of the founder's certificate first; claims, until the chain is verified.
+    pub fn lineage(&self) -> Vec<Issue> {
+        self.certificates().map(Certificate::act).collect()
+    }
+
     /// Checks every signature and rule but time and revocation, which change while the chain does not.
     pub fn verify(&self, mesh: &MeshId) -> Result<Member, ChainError> {
         if self.mesh() != *mesh {
@@ -311,7 +324,7 @@ impl Chain {
             not_before_ms: own.not_before_ms,
             expires_ms: own.expires_ms,
             certificate: self.hash(),
-            lineage: self.certificates().map(Certificate::act).collect(),
+            lineage: self.lineage(),
         })
     }
 }

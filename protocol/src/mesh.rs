@@ -23,6 +23,7 @@ mod look;
 mod own;
 mod receive;
 mod reconcile;
+mod revoke;
 mod send;
 mod snapshot;
 mod spread;
@@ -40,6 +41,7 @@ use self::blame::Offences;
 use self::dial::Dialler;
 use self::link::Link;
 use self::own::Own;
+use self::revoke::Revoking;
 use self::spread::Recent;
 use crate::config::{
     BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS, LEASE_GRACE_MS,
@@ -73,6 +75,7 @@ pub struct Mesh {
     quarantined: BTreeMap<Slot, Proof>,
     bans: BTreeMap<NodeId, u64>,
     offences: Offences,
+    revoking: Revoking,
     dialler: Dialler,
     dialled_ms: u64,
     /// What the dial timer was set by.
@@ -112,6 +115,8 @@ pub struct Refused {
     pub unknown_frames: u64,
     pub quarantined: u64,
     pub waiting_overflow: u64,
+    /// Records of revoked nodes.
+    pub revoked: u64,
     /// Distances of origins without a record, beyond what one link may tell.
     pub introduced_overflow: u64,
 }
@@ -139,6 +144,7 @@ impl Mesh {
             quarantined: BTreeMap::new(),
             bans: BTreeMap::new(),
             offences: Offences::default(),
+            revoking: Revoking::default(),
             dialler: Dialler::new(own.id),
             dialled_ms: 0,
             dial_basis: None,
@@ -196,6 +202,7 @@ impl Mesh {
             Input::Rtt { peer, ms } => self.measured(peer, ms),
             Input::Found { node, addresses } => self.found(node, addresses, now),
             Input::IncarnationPersisted(incarnation) => self.persisted(incarnation, now),
+            Input::Revoke(revocations) => self.take_revocations(revocations, None, now),
             Input::Leave => self.leave(now),
         }
         self.settle(now);
@@ -236,6 +243,7 @@ impl Mesh {
             Timer::View => self.tend(now),
             Timer::Bootstrap => self.end_bootstrap(now),
             Timer::Loads => self.tell_loads(now),
+            Timer::Revocations => self.attend_revoking(now),
             Timer::Sweep => self.sweep(now),
         }
     }
@@ -296,6 +304,9 @@ impl Mesh {
 
     fn link_up(&mut self, peer: NodeId, chain: Arc<VerifiedChain>, rtt_ms: u32, now: Now) {
         self.drop_link(peer, now);
+        if self.condemn_if_revoked(peer, &chain, now) {
+            return;
+        }
         match self.refuse_link(peer, &chain, now) {
             Some(reason) => self.outputs.push_back(Output::Close { peer, reason }),
             None => self.admit_link(peer, chain, rtt_ms, now),
@@ -325,6 +336,7 @@ impl Mesh {
         };
         self.links.insert(id, Link::new(id, peer, slot, rtt_ms, now.mono_ms));
         self.link_of.insert(peer, id);
+        self.revoking.link_up(peer, Arc::clone(&chain));
         self.dialler.linked(&peer);
         self.distances.link_up(id, slot, rtt_ms, now.mono_ms);
         self.suspicions.heard(slot);
@@ -369,6 +381,7 @@ impl Mesh {
 
     /// Takes a link out of every structure that knows it.
     fn drop_link(&mut self, peer: NodeId, now: Now) -> Option<Link> {
+        self.revoking.link_down(&peer);
         let id = self.link_of.remove(&peer)?;
         let link = self.links.remove(&id)?;
         self.distances.link_down(id, now.mono_ms);
@@ -421,6 +434,9 @@ impl Mesh {
     // Dialling
 
     fn found(&mut self, node: NodeId, addresses: Vec<String>, now: Now) {
+        if self.revoking.keeps_apart(&node) {
+            return;
+        }
         let mutual = self.table.record_of(&node).is_some();
         self.dialler.hear(node, addresses, mutual, now.mono_ms);
         if self.link_of.contains_key(&node) {
@@ -524,7 +540,7 @@ impl Mesh {
 impl Blame {
     fn points(self) -> u32 {
         match self {
-            Self::BadFrame | Self::BadContent | Self::NoRightToProvide => crate::config::BAD_FRAME_POINTS,
+            Self::BadFrame | Self::BadContent | Self::NoRightToProvide | Self::RevokedOrigin => crate::config::BAD_FRAME_POINTS,
             Self::BadSignature => crate::config::BAD_SIGNATURE_POINTS,
             Self::ExcessRate | Self::Equivocation => 0,
         }

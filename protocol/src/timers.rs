@@ -26,6 +26,8 @@ pub enum Timer {
     Bootstrap,
     /// Tell changed loads at once.
     Loads,
+    /// Close revoked peers' connections, ask again what is revoked.
+    Revocations,
     /// Expire leases, forget tombstones, sweep what nobody names.
     Sweep,
 }

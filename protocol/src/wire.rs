@@ -40,6 +40,7 @@ pub enum Frame {
     Have(Have),
     /// "I gossip with enough others": the receiver ends the link too. Says nothing of anybody's health.
     Bye,
+    Revocations(RevocationNews),
     /// A kind or version from a later release: skipped.
     Unknown {
         kind: u8,
@@ -211,6 +212,17 @@ pub struct Suspect {
     pub accused: Stamp,
 }
 
+/// Revocations, and what the sender holds besides. Goes before everything else; with nothing but a digest it takes 36 bytes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct RevocationNews {
+    /// [`Revocations::digest`](crate::membership::Revocations::digest) of what the sender holds, these included.
+    pub digest: [u8; 32],
+    /// The [short ids](crate::membership::RevocationId::short) of what the sender holds, where the digests were seen to differ: "send me what
+    /// I lack".
+    pub held: Option<Vec<u64>>,
+    pub records: Vec<Blob>,
+}
+
 /// Why bytes are no frame. The sender is to blame; nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
@@ -234,6 +246,7 @@ const KIND_BYE: u8 = 9;
 const KIND_ALIVE: u8 = 11;
 const KIND_BUSY: u8 = 12;
 const KIND_HAVE: u8 = 13;
+const KIND_REVOCATIONS: u8 = 10;
 
 /// Reads one frame. Signatures in it are not looked at yet.
 pub fn decode(bytes: &[u8]) -> Result<Unverified, FrameError> {
@@ -255,6 +268,7 @@ impl Frame {
             Self::Busy(body) => framed(KIND_BUSY, body),
             Self::Have(body) => framed(KIND_HAVE, body),
             Self::Bye => vec![KIND_BYE, FRAME_VERSION],
+            Self::Revocations(body) => framed(KIND_REVOCATIONS, body),
             Self::Unknown { kind, version } => vec![*kind, *version],
         }
     }
@@ -279,6 +293,7 @@ impl Frame {
             KIND_ALIVE => Self::Alive(payload_of(kind, payload)?),
             KIND_BUSY => Self::Busy(payload_of(kind, payload)?),
             KIND_HAVE => Self::Have(payload_of(kind, payload)?),
+            KIND_REVOCATIONS => Self::Revocations(payload_of(kind, payload)?),
             _ => Self::Unknown { kind, version },
         })
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use atmo_protocol::MeshId;
+use atmo_protocol::{MeshId, Revocation};
 use atmo_protocol::mesh::Blame;
 use atmo_protocol::record::Announcement;
 use atmo_protocol::wire::{Blob, Body, DirectVerifier, VerifiedChain, Verifier};
@@ -60,6 +60,10 @@ impl Verifier for WorldVerifier {
 
     fn body(&self, bytes: &Blob) -> Answer<Body> {
         self.bodies.borrow_mut().answer(bytes, || self.direct.body(bytes))
+    }
+
+    fn revocation(&self, bytes: &Blob) -> Answer<Revocation> {
+        self.direct.revocation(bytes)
     }
 }
 

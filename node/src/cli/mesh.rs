@@ -62,8 +62,10 @@ pub async fn invite(session: &Session, arguments: InviteArguments) -> Result<Exi
         print::line(&print::show(&invite["code"]))?;
         let machines = if uses == 1 { "one machine".to_owned() } else { format!("{uses} machines") };
         print::aside(&format!(
-            "admits {machines} within {}; there: atmo join CODE\nwhoever reads the code can join: pass it on as you would a password",
-            super::span::show(ttl)
+            "admits {machines} within {}; there: atmo join CODE\nwhoever reads the code can join: pass it on as you would a password\n\
+             to take it back: atmo revoke {}",
+            super::span::show(ttl),
+            short(&invite["id"])
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -103,7 +105,9 @@ pub async fn join(session: &Session, code: String) -> Result<ExitCode, Stop> {
 async fn join_without_node(session: &Session, code: &JoinCode) -> Result<Value, Stop> {
     let config = Config::load(session.data_dir.clone(), &Flags::default(), &super::environment)?;
     let store = session.store()?;
-    if let (JoinStep::AlreadyMember, Some(membership)) = (membership::join_step(&store, code)?, membership::current(&store)?) {
+    if let (JoinStep::AlreadyMember, Some(membership)) =
+        (membership::join_step(&store, code, now_ms())?, membership::current(&store)?)
+    {
         return Ok(membership.to_json());
     }
     let joined = join::join_once(store.identity(), code, &config.name).await.map_err(CommandError::failed)?;
@@ -123,7 +127,7 @@ pub async fn leave(session: &Session) -> Result<ExitCode, Stop> {
 
 impl Session {
     /// The answer as JSON, or one line that says what happened.
-    fn say(&self, answer: &Value, line: &str) -> Result<ExitCode, Stop> {
+    pub fn say(&self, answer: &Value, line: &str) -> Result<ExitCode, Stop> {
         if self.json {
             print::json(answer)?
         } else {
@@ -131,6 +135,11 @@ impl Session {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// As much of an identifier as people need.
+fn short(id: &Value) -> String {
+    print::show(id).chars().take(atmo_protocol::identity::SHORT_ID_CHARS).collect()
 }
 
 /// The name in an answer, or the beginning of the id of a mesh that has none.
@@ -149,7 +158,7 @@ impl From<MembershipError> for Stop {
 }
 
 /// Unix milliseconds.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -30,6 +30,8 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "mesh": mesh_json(&membership.mesh, membership.name.as_deref()),
         "private": membership.is_private(),
         "roles": role_names(membership.member.roles),
+        "revoked": revoked(node),
+        "certificate": membership.member.lineage.last().map(|own| format!("{}@{}", own.serial, own.issuer)),
         "certificate_expires_at": rfc3339(membership.member.expires_ms),
         "peers": peers,
         "capabilities": reachable(node).count(),
@@ -78,7 +80,13 @@ fn backends(node: &Node) -> Vec<BackendStatus> {
 
 /// What the user should know without asking.
 fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
-    let mut warnings: Vec<String> = roles(node).into_iter().chain(alone(node, nodes)).collect();
+    let ended = revoked(node).map(|told| {
+        format!("{told}: the mesh refuses it, and it serves itself alone; `atmo leave`, then join with a new code if you are given one")
+    });
+    let mut warnings: Vec<String> = match ended {
+        Some(ended) => vec![ended],
+        None => roles(node).into_iter().chain(alone(node, nodes)).collect(),
+    };
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for other in nodes.iter().filter(|other| other.standing == Standing::Alive) {
         *names.entry(&other.name).or_default() += 1;
@@ -97,6 +105,11 @@ fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// How this node's membership was ended, if it was.
+fn revoked(node: &Node) -> Option<String> {
+    node.gate.own_revocation().map(|revocation| crate::revoke::told(&revocation, &node.id))
 }
 
 /// What the certificate keeps this node from.

@@ -25,7 +25,7 @@ fn invited(issuer: &Store, grant: Grant) -> JoinCode {
 
 /// Everything that joining does, without a network.
 fn join(issuer: &Store, newcomer: &Store, code: &JoinCode) -> Membership {
-    assert_eq!(join_step(newcomer, code).unwrap(), JoinStep::Redeem);
+    assert_eq!(join_step(newcomer, code, NOW).unwrap(), JoinStep::Redeem);
     let joined = redeem(issuer, &code.invitation_key().id(), &newcomer.node_id(), NOW).unwrap();
     accept(newcomer, code, &joined.chain, joined.mesh_name, NOW / 1000).unwrap()
 }
@@ -64,7 +64,7 @@ fn a_code_admits_and_both_know_it() {
     assert_ne!(joined.mesh, private.mesh, "a mesh that nobody else joined is replaced");
     assert_eq!((joined.mesh, joined.member.roles, joined.founded_here), (code.mesh, Roles::MEMBER, false));
     assert_eq!(current(&newcomer.store).unwrap(), Some(joined));
-    assert_eq!(join_step(&newcomer.store, &code).unwrap(), JoinStep::AlreadyMember);
+    assert_eq!(join_step(&newcomer.store, &code, NOW).unwrap(), JoinStep::AlreadyMember);
     let book = newcomer.store.address_book(&code.mesh).unwrap();
     assert_eq!((book[0].node, &book[0].addresses), (issuer.store.node_id(), &addresses()));
     assert!(current(&issuer.store).unwrap().unwrap().shared);
@@ -130,7 +130,7 @@ fn a_shared_mesh_is_left_before_another_is_joined() {
     let (first, second) = (invited(&one.store, GRANT), invited(&other.store, GRANT));
     join(&one.store, &newcomer.store, &first);
     for store in [&newcomer.store, &one.store] {
-        let refused = join_step(store, &second).unwrap_err();
+        let refused = join_step(store, &second, NOW).unwrap_err();
         assert!(refused.to_string().contains("`atmo leave`"), "{refused}");
     }
     assert!(matches!(create(&newcomer.store, Some("x"), NOW), Err(MembershipError::LeaveFirst(name)) if name == "home"));

@@ -3,11 +3,14 @@
 //! A frame is a bincode enum of at most [`FRAME_BYTES_MAX`]; the driver puts a length in front. The [`Hello`] must be readable by every
 //! version for ever, so it only grows at its end. What follows is of the version that the two hellos settle.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use crate::codec;
 use crate::identity::{MeshId, NodeId, NodeKey};
+use crate::membership::Revocation;
 use crate::record::Extensions;
 
 /// Largest frame of an admission.
@@ -106,13 +109,16 @@ pub struct Grant {
     pub extensions: Extensions,
 }
 
-/// The end. An extension can carry the record that refuses.
+/// The end. The extension [`REFUSED_REVOCATION`] carries the record that refuses, for whoever proved a key of the mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RefusedFrame {
     pub code: u16,
     pub parameters: Vec<u64>,
     pub extensions: Extensions,
 }
+
+/// The encoded [`Revocation`](crate::membership::Revocation) in a [`RefusedFrame`].
+pub const REFUSED_REVOCATION: u16 = 1;
 
 /// What a signature is for; part of what is signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,6 +128,19 @@ pub enum Signing {
     JoinByNode = 3,
 }
 
+impl RefusedFrame {
+    /// The reason, with the record behind it where there is one that holds in `mesh`.
+    pub fn refusal(&self, mesh: &MeshId) -> Refusal {
+        let shown = self.extensions.iter().find(|(number, _)| *number == REFUSED_REVOCATION);
+        match Refusal::from_wire(self.code, &self.parameters) {
+            Refusal::Revoked(_) => {
+                Refusal::Revoked(shown.and_then(|(_, bytes)| Revocation::open(bytes, mesh).ok()).map(Arc::new))
+            }
+            refusal => refusal,
+        }
+    }
+}
+
 /// Everything both sides said in their hellos, in an order that does not depend on who dialled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transcript([u8; 32]);
@@ -129,7 +148,8 @@ pub struct Transcript([u8; 32]);
 impl Frame {
     pub fn refused(refusal: &Refusal) -> Self {
         let (code, parameters) = refusal.to_wire();
-        Self::Refused(RefusedFrame { code, parameters, extensions: Vec::new() })
+        let record = refusal.revocation().map(|revocation| (REFUSED_REVOCATION, revocation.bytes.0.to_vec()));
+        Self::Refused(RefusedFrame { code, parameters, extensions: record.into_iter().collect() })
     }
 
     pub fn encode(&self) -> Vec<u8> {

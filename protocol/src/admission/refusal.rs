@@ -4,8 +4,9 @@
 //! found them, and the stranger hears [`Refusal::NotAdmitted`], whatever was wrong: who cannot prove anything learns nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::membership::ChainError;
+use crate::membership::{ChainError, Revocation};
 
 /// Which node refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +52,8 @@ pub enum Refusal {
     ClocksDiffer {
         by_ms: u64,
     },
-    /// The key or the certificate of the refused, or of someone who admitted it, was revoked.
-    Revoked,
+    /// The key or the certificate of one of the two, or of someone who admitted it, was revoked; by this record, where it is shown.
+    Revoked(Option<Arc<Revocation>>),
     /// A reason that only newer versions have a name for.
     Newer {
         code: u16,
@@ -97,7 +98,7 @@ impl Refusal {
             Self::CertificateExpired { ago_ms } => (9, vec![*ago_ms]),
             Self::CertificateNotYet { in_ms } => (10, vec![*in_ms]),
             Self::ClocksDiffer { by_ms } => (11, vec![*by_ms]),
-            Self::Revoked => (12, Vec::new()),
+            Self::Revoked(_) => (12, Vec::new()),
             Self::Newer { code, parameters } => (*code, parameters.clone()),
             Self::NotAdmitted
             | Self::NotAHandshake
@@ -116,6 +117,11 @@ impl Refusal {
         }
     }
 
+    /// The record behind it, to be shown to the refused.
+    pub fn revocation(&self) -> Option<&Arc<Revocation>> {
+        if let Self::Revoked(revocation) = self { revocation.as_ref() } else { None }
+    }
+
     /// The reason behind a number, as far as it is known here. Parameters that are missing count as 0, further ones are passed over.
     pub fn from_wire(code: u16, parameters: &[u64]) -> Self {
         let first = parameters.first().copied().unwrap_or(0);
@@ -131,7 +137,7 @@ impl Refusal {
             9 => Self::CertificateExpired { ago_ms: first },
             10 => Self::CertificateNotYet { in_ms: first },
             11 => Self::ClocksDiffer { by_ms: first },
-            12 => Self::Revoked,
+            12 => Self::Revoked(None),
             _ => Self::Newer { code, parameters: parameters.to_vec() },
         }
     }
@@ -153,7 +159,7 @@ impl fmt::Display for Refusal {
                 write!(f, "that node does not know this code: it expired long ago, or its record was lost; {ASK_AGAIN}")
             }
             Self::MayNotAdmit => f.write_str(
-                "the node that answers this code may not admit others now: its own certificate has expired or lacks the role `issue`; \
+                "the node that answers this code may not admit others now: its own certificate has expired, was revoked or lacks the role `issue`; \
                  get a code from another node with `atmo invite`",
             ),
             Self::CouldNotSave => f.write_str(
@@ -170,7 +176,10 @@ impl fmt::Display for Refusal {
             Self::ClocksDiffer { by_ms } => {
                 write!(f, "the clocks of the two nodes differ by {}; set them (NTP does) and try again", Span(*by_ms))
             }
-            Self::Revoked => f.write_str("the refused node, its certificate, or one who admitted it was revoked in this mesh; ask an admin of the mesh"),
+            Self::Revoked(Some(revocation)) => write!(f, "{revocation}; ask an admin of the mesh"),
+            Self::Revoked(None) => {
+                f.write_str("the refused node, its certificate, or one who admitted it was revoked in this mesh; ask an admin of the mesh")
+            }
             Self::Newer { code, parameters } => {
                 write!(f, "reason {code} {parameters:?}, which this version of atmo does not know; update this node to read it")
             }

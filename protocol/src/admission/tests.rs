@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::frame::{FRAME_BYTES_MAX, RefusedFrame};
 use super::*;
 use crate::invitation::{InvitationSecret, Ledger, Terms};
-use crate::membership::{CERTIFICATE_LIFE_MS, found_mesh, issue};
+use crate::membership::{CERTIFICATE_LIFE_MS, Order, Target, found_mesh, issue};
 
 const NOW: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
@@ -109,6 +109,16 @@ fn join(newcomer: HandshakeConfig, ledger: &mut Ledger, now_ms: u64) -> [Progres
     run_tampered(newcomer, HandshakeConfig { now_ms, ..founder(NEWCOMER) }, ledger, |_, _| ())
 }
 
+/// The mesh's root revoked `target`: the record, and the list with it.
+fn revoked(target: Target) -> (Arc<Revocation>, Arc<Revocations>) {
+    let (spared, honoured, name, by) = (Vec::new(), Vec::new(), String::new(), "attic".to_owned());
+    let order = Order { target, number: 1, issued_ms: NOW, until_ms: u64::MAX, spared, honoured, name, by };
+    let revocation = Arc::new(Revocation::by_root(&key(ROOT), order).unwrap());
+    let mut revocations = Revocations::default();
+    revocations.take(Arc::clone(&revocation), NOW);
+    (revocation, Arc::new(revocations))
+}
+
 fn refused(by: Side, refusal: Refusal) -> Progress {
     Progress::Refused(Refused { by, refusal })
 }
@@ -159,9 +169,8 @@ fn each_failed_join_says_why() {
     assert_eq!(run_tampered(second(), to_second(), &mut Ledger::default(), |_, _| ()), told(Refusal::CodeUnknown));
     ledger.revoke(&code.invitation_key().id());
     assert_eq!(join(newcomer(&code), &mut ledger, NOW), told(Refusal::CodeRevoked));
-    let mut revocations = Revocations::default();
-    revocations.revoke_invitation(code.invitation_key().id());
-    let knows = HandshakeConfig { revocations: Arc::new(revocations), ..founder(NEWCOMER) };
+    let (_, revocations) = revoked(Target::Invitation(code.invitation_key().id()));
+    let knows = HandshakeConfig { revocations, ..founder(NEWCOMER) };
     assert_eq!(run_tampered(newcomer(&code), knows, &mut invited(1).1, |_, _| ()), told(Refusal::CodeRevoked));
 }
 
@@ -222,10 +231,53 @@ fn a_member_that_no_longer_counts_hears_why() {
     let ends = run(HandshakeConfig { now_ms: late, ..founder(MEMBER) }, HandshakeConfig { now_ms: late, ..member(FOUNDER) });
     let expired = Refusal::CertificateExpired { ago_ms: HOUR };
     assert_eq!(ends, [refused(Side::Us, expired.clone()), refused(Side::Us, expired)]);
-    let mut revocations = Revocations::default();
-    revocations.revoke_key(key(MEMBER).id());
-    let knows = HandshakeConfig { revocations: Arc::new(revocations), ..founder(MEMBER) };
-    assert_eq!(run(knows, member(FOUNDER)), refused_with(Refusal::Revoked, Refusal::Revoked));
+}
+
+#[test]
+fn a_revoked_member_is_shown_the_record_that_refuses_it() {
+    for target in [Target::Key(key(MEMBER).id()), Target::Certificate { issuer: key(FOUNDER).id(), serial: 2 }] {
+        let (record, revocations) = revoked(target);
+        let refusal = Refusal::Revoked(Some(Arc::clone(&record)));
+        let knows = HandshakeConfig { revocations, ..founder(MEMBER) };
+        assert_eq!(run(knows, member(FOUNDER)), refused_with(refusal.clone(), refusal.clone()));
+        assert!(refusal.to_string().contains("was revoked on 2023-11-14T22:13:20Z by attic"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_member_that_knows_it_was_revoked_shows_the_record_to_those_who_do_not() {
+    let (record, revocations) = revoked(Target::Key(key(MEMBER).id()));
+    let knows = HandshakeConfig { revocations: Arc::clone(&revocations), ..member(FOUNDER) };
+    let refusal = Refusal::Revoked(Some(record));
+    assert_eq!(run(founder(MEMBER), knows), [refused(Side::Peer, refusal.clone()), refused(Side::Us, refusal)]);
+    let stranger = HandshakeConfig { revocations, ..member(4) };
+    let other = config(4, MEMBER, Purpose::Member(Arc::new(found_mesh(&key(9), &key(4).id(), NOW))));
+    assert_eq!(run(stranger, other)[0], refused(Side::Us, Refusal::OtherMesh), "a stranger learns nothing");
+}
+
+#[test]
+fn a_revoked_key_is_let_in_by_no_code_and_a_revoked_node_lets_nobody_in() {
+    let (code, mut ledger) = invited(2);
+    let (record, revocations) = revoked(Target::Key(key(NEWCOMER).id()));
+    let knows = HandshakeConfig { revocations, ..founder(NEWCOMER) };
+    let refusal = Refusal::Revoked(Some(record));
+    let ends = run_tampered(newcomer(&code), knows, &mut ledger, |_, _| ());
+    assert_eq!(ends, [refused(Side::Peer, refusal.clone()), refused(Side::Us, refusal)]);
+    let (_, revocations) = revoked(Target::Key(key(FOUNDER).id()));
+    let knows = HandshakeConfig { revocations, ..founder(NEWCOMER) };
+    let ends = run_tampered(newcomer(&code), knows, &mut ledger, |_, _| ());
+    assert_eq!(ends, [refused(Side::Peer, Refusal::MayNotAdmit), refused(Side::Us, Refusal::MayNotAdmit)]);
+    assert_eq!(ledger.invitations().next().unwrap().spent(), 0);
+}
+
+#[test]
+fn a_record_of_another_mesh_in_a_refusal_is_not_believed() {
+    let (record, _) = revoked(Target::Key(key(MEMBER).id()));
+    let Frame::Refused(frame) = Frame::refused(&Refusal::Revoked(Some(Arc::clone(&record)))) else { panic!("a refusal") };
+    assert_eq!(frame.refusal(&FOUNDERS.mesh()), Refusal::Revoked(Some(record)));
+    assert_eq!(frame.refusal(&MeshId::from_bytes([4; 32])), Refusal::Revoked(None));
+    let code = RefusedFrame { code: 2, ..frame };
+    assert_eq!(code.refusal(&FOUNDERS.mesh()), Refusal::CodeExpired { ago_ms: 0 });
 }
 
 #[test]
@@ -404,7 +456,8 @@ fn golden() {
     assert_eq!(frames.len(), names.len());
     frames.push(Frame::Verdict(Verdict { extensions: Vec::new() }).encode());
     frames.push(refusal_frame(&Refusal::CodeExpired { ago_ms: 2 * HOUR }));
-    for (bytes, name) in frames.iter().zip(names.into_iter().chain(["verdict", "refused"])) {
+    frames.push(refusal_frame(&Refusal::Revoked(Some(revoked(Target::Key(key(MEMBER).id())).0))));
+    for (bytes, name) in frames.iter().zip(names.into_iter().chain(["verdict", "refused", "refused-revoked"])) {
         crate::golden::check(&format!("admission-{name}"), bytes);
         assert!(bytes.len() <= FRAME_BYTES_MAX);
     }

@@ -107,6 +107,11 @@ impl Held {
         self.redemptions.keys()
     }
 
+    /// The encoded chains of those who redeemed it.
+    pub fn chains(&self) -> impl Iterator<Item = &[u8]> {
+        self.redemptions.values().filter_map(|chain| chain.as_deref())
+    }
+
     fn is_live(&self, now_ms: u64) -> bool {
         !self.revoked && now_ms < self.record.expires_ms
     }

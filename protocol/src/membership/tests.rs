@@ -149,24 +149,6 @@ fn a_newer_chain_is_read_from_the_front_and_kept_whole() {
     assert_eq!(Chain::decode(&newer), Err(ChainError::TooOld(0)));
 }
 
-#[test]
-fn revoking_reaches_everyone_below() {
-    let member = longest().verify(&mesh()).unwrap();
-    let mut revocations = Revocations::default();
-    assert_eq!(revocations.refuses(&member), None);
-    let empty = revocations.digest();
-    revocations.revoke_certificate(key(4).id(), 1);
-    revocations.revoke_key(key(6).id());
-    assert_eq!(revocations.refuses(&member), None, "others are not meant");
-    revocations.revoke_key(key(4).id());
-    assert_eq!(revocations.refuses(&member), Some(Revoked::Key(key(4).id())));
-    revocations.revoke_certificate(key(2).id(), 7);
-    assert_eq!(revocations.refuses(&member), Some(Revoked::Certificate { issuer: key(2).id(), serial: 7 }));
-    assert_ne!(revocations.digest(), empty);
-    revocations.revoke_invitation(key(8).id());
-    assert!(revocations.refuses_invitation(&key(8).id()) && !revocations.refuses_invitation(&key(9).id()));
-}
-
 static LONGEST: LazyLock<Chain> = LazyLock::new(longest);
 
 proptest! {

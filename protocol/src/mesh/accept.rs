@@ -60,7 +60,9 @@ impl Mesh {
             link.outbox.has_chains.insert(slot.0);
         }
         let record = &announcement.record;
-        if now.wall_ms > record.lease_until_ms.saturating_add(LEASE_GRACE_MS) {
+        if self.revoking.refuses_key(&record.node) {
+            self.refuse_revoked(from, now);
+        } else if now.wall_ms > record.lease_until_ms.saturating_add(LEASE_GRACE_MS) {
             self.refused.expired += 1;
         } else if record.lease_until_ms > now.wall_ms + LEASE_AHEAD_MS_MAX {
             self.refused.leased_too_far_ahead += 1;
@@ -108,7 +110,9 @@ impl Mesh {
             return;
         };
         let member = &chain.member;
-        if member.node != record.node {
+        if self.revoking.refuses(member) {
+            self.refuse_revoked(from, now);
+        } else if member.node != record.node {
             self.blame_peer(sender, Blame::BadContent, now);
         } else if member.check_time(now.wall_ms, LEASE_GRACE_MS).is_err() {
             self.refused.expired += 1;

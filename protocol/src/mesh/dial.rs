@@ -167,6 +167,12 @@ impl Dialler {
         self.targets.remove(node);
     }
 
+    /// Forgets whom `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(&NodeId) -> bool) {
+        self.generation += 1;
+        self.targets.retain(|node, _| keep(node));
+    }
+
     /// The dials to begin now, given how many links are wanted and stand.
     pub fn due(&mut self, wanted: usize, links: usize, now_ms: u64, rng: &mut ChaCha12Rng) -> Vec<(NodeId, Vec<String>)> {
         self.generation += 1;

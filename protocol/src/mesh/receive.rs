@@ -21,13 +21,14 @@ impl Mesh {
                 records.into_iter().for_each(|record| self.take_record(record, id, now));
                 bodies.into_iter().for_each(|body| self.take_body(body, id));
             }
+            Content::Revocations { digest, held, records } => self.receive_revocations(peer, digest, held, records, now),
             Content::Plain(frame) => self.receive_plain(id, peer, frame, now),
         }
     }
 
     fn receive_plain(&mut self, id: LinkId, peer: NodeId, frame: Frame, now: Now) {
         match frame {
-            Frame::Push(_) => self.blame_peer(peer, Blame::BadFrame, now),
+            Frame::Push(_) | Frame::Revocations(_) => self.blame_peer(peer, Blame::BadFrame, now),
             Frame::Digest(digest) => self.receive_digest(id, digest, now),
             Frame::Fetch(fetch) => self.receive_fetch(id, fetch),
             Frame::Distances(distances) => self.receive_distances(id, distances, now),

@@ -22,6 +22,9 @@ impl Mesh {
     /// One encoded frame for `peer`, or `None` when there is nothing to say. `budget_bytes` is what the writer would like at most; a single
     /// record with its chain may take up to 12 KiB.
     pub fn poll_send(&mut self, now: Now, peer: NodeId, budget_bytes: usize) -> Option<Vec<u8>> {
+        if let Some(frame) = self.revoking.last_words(&peer) {
+            return Some(frame);
+        }
         let id = *self.link_of.get(&peer)?;
         let room = budget_bytes.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX) - FRAME_OVERHEAD_BYTES;
         if let Some(bye) = self.last_word(id) {
@@ -39,7 +42,7 @@ impl Mesh {
     /// Tells the driver of every link that there is something for and that it does not know of.
     pub(super) fn announce_sends(&mut self) {
         for link in self.links.values_mut().filter(|link| !link.outbox.announced) {
-            if !link.outbox.is_empty() || self.distances.wants_to_tell(link.id) {
+            if !link.outbox.is_empty() || self.distances.wants_to_tell(link.id) || self.revoking.wants_to_say(&link.peer) {
                 link.outbox.announced = true;
                 self.outputs.push_back(Output::WantsSend { peer: link.peer });
             }
@@ -58,7 +61,8 @@ impl Mesh {
     }
 
     fn next_frame(&mut self, id: LinkId, room: usize, now: Now) -> Option<Frame> {
-        self.probe_frame(id)
+        self.revocation_frame(id, room)
+            .or_else(|| self.probe_frame(id))
             .or_else(|| self.suspect_frame(id))
             .or_else(|| self.record_frame(id, room))
             .or_else(|| self.distance_frame(id, room))

@@ -96,6 +96,7 @@ impl Mesh {
         }
         self.links.insert(id, link);
         self.link_of.insert(peer, id);
+        self.revoking.link_up(peer, Arc::clone(&snapshot.members[neighbour.member].chain));
         self.distances.restore_link(id, slot, neighbour.rtt_ms, neighbour.heard, neighbour.told);
     }
 

@@ -167,6 +167,7 @@ impl Mesh {
         self.near_loads.sweep(now.mono_ms);
         self.offences.sweep(now.mono_ms);
         self.pending.retain(|_, pending| pending.is_fresh(now));
+        self.prune_revocations(now);
         self.sweep_stores(now);
     }
 
@@ -203,7 +204,7 @@ impl Mesh {
         most.introduced.iter().map(Slot).find(|slot| !self.links.values().any(|link| link.slot == *slot))
     }
 
-    fn forget(&mut self, slot: Slot) {
+    pub(super) fn forget(&mut self, slot: Slot) {
         if let Some(origin) = self.table.get(slot).filter(|origin| origin.record.is_some()) {
             self.dialler.forget(&origin.id);
             self.pending.remove(&origin.id);

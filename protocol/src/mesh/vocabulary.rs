@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::identity::{MeshId, NodeId, NodeKey, Slug};
+use crate::membership::{Revocation, Revocations};
 use crate::record::{CapabilityBody, Load, Mode, Offered};
 use crate::wire::{FrameError, Verified, VerifiedChain};
 
@@ -90,6 +91,9 @@ pub enum Input {
     },
     /// [`Output::PersistIncarnation`] reached the disk.
     IncarnationPersisted(u64),
+    /// Revocations that came by another way than a link: from the disk (before anything else), from this node's user, or from a peer that
+    /// refused this node and showed them.
+    Revoke(Vec<Arc<Revocation>>),
     /// This node is about to stop: its last record offers nothing, so that its capabilities leave the mesh at once.
     Leave,
 }
@@ -127,6 +131,8 @@ pub enum Output {
         node: NodeId,
         addresses: Vec<String>,
     },
+    /// What is revoked changed: write it to disk, and let admission ask this from now on.
+    Revocations(Arc<Revocations>),
     Event(Event),
 }
 
@@ -144,6 +150,8 @@ pub enum CloseReason {
     Surplus,
     #[error("the peer's certificate names another node or has expired")]
     NotAdmitted,
+    #[error("the peer, or this node, was revoked")]
+    Revoked,
 }
 
 /// Something people or other parts may want to know.
@@ -172,6 +180,10 @@ pub enum Event {
     /// The wall clock and the monotonic clock parted by this many milliseconds.
     ClockDoubt {
         jump_ms: i64,
+    },
+    /// Somebody or something was revoked, this node perhaps: see [`Mesh::own_revocation`](super::Mesh::own_revocation).
+    Revoked {
+        revocation: Arc<Revocation>,
     },
     /// Record refused because the table is full.
     TableFull {
@@ -207,4 +219,6 @@ pub enum Blame {
     Equivocation,
     #[error("it offers capabilities without the right to")]
     NoRightToProvide,
+    #[error("it passed on a record of a node whose revocation it had acknowledged")]
+    RevokedOrigin,
 }

@@ -52,6 +52,14 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
         ("frame-alive", Frame::Alive(Alive { links: 8 })),
         ("frame-busy", Frame::Busy(busy)),
         ("frame-have", Frame::Have(Have { stamps: vec![stamp(6), stamp(7)] })),
+        (
+            "frame-revocations",
+            Frame::Revocations(RevocationNews {
+                digest: [4; 32],
+                held: Some(vec![1, 1 << 63]),
+                records: vec![blob(b"revocation")],
+            }),
+        ),
     ]
 }
 
@@ -61,6 +69,11 @@ fn golden_bytes_of_every_frame() {
         golden::check(name, &frame.encode());
         assert_eq!(Frame::decode(&golden::read(name)), Ok(frame), "{name}");
     }
+}
+
+#[test]
+fn agreeing_on_what_is_revoked_costs_36_bytes() {
+    assert_eq!(Frame::Revocations(RevocationNews::default()).encode().len(), 36);
 }
 
 #[test]

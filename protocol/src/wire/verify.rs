@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::codec::{self, CodecError};
 use crate::envelope::EnvelopeError;
 use crate::identity::{BodyHash, CertificateHash, MeshId};
-use crate::membership::{Chain, ChainError, Member};
+use crate::membership::{Chain, ChainError, Member, Revocation, RevocationError};
 use crate::mesh::Blame;
 use crate::record::{Announcement, BODY_BYTES_MAX, CapabilityBody, EXEMPLAR_SETS_MAX, OWN_VECTORS_MAX, RecordError};
 use crate::wire::{Blob, Frame};
@@ -33,6 +33,11 @@ pub(crate) enum Content {
         chains: Vec<Arc<VerifiedChain>>,
         bodies: Vec<Arc<Body>>,
         records: Vec<Arc<Announcement>>,
+    },
+    Revocations {
+        digest: [u8; 32],
+        held: Option<Vec<u64>>,
+        records: Vec<Arc<Revocation>>,
     },
     /// Frames without signatures of their own: the link vouches for who said them.
     Plain(Frame),
@@ -70,6 +75,7 @@ pub trait Verifier {
     fn announcement(&self, bytes: &Blob) -> Result<Arc<Announcement>, Option<Blame>>;
     fn chain(&self, bytes: &Blob) -> Result<Arc<VerifiedChain>, Option<Blame>>;
     fn body(&self, bytes: &Blob) -> Result<Arc<Body>, Option<Blame>>;
+    fn revocation(&self, bytes: &Blob) -> Result<Arc<Revocation>, Option<Blame>>;
 }
 
 impl Unverified {
@@ -85,6 +91,11 @@ impl Unverified {
                 chains: checked(&push.chains, &mut faults, |bytes| verifier.chain(bytes)),
                 bodies: checked(&push.bodies, &mut faults, |bytes| verifier.body(bytes)),
                 records: checked(&push.records, &mut faults, |bytes| verifier.announcement(bytes)),
+            },
+            Frame::Revocations(news) => Content::Revocations {
+                digest: news.digest,
+                held: news.held,
+                records: checked(&news.records, &mut faults, |bytes| verifier.revocation(bytes)),
             },
             other => Content::Plain(other),
         };
@@ -158,6 +169,10 @@ impl Verifier for DirectVerifier {
     fn body(&self, bytes: &Blob) -> Result<Arc<Body>, Option<Blame>> {
         Body::open(bytes).map(Arc::new).map_err(|_| Some(Blame::BadContent))
     }
+
+    fn revocation(&self, bytes: &Blob) -> Result<Arc<Revocation>, Option<Blame>> {
+        Revocation::open(&bytes.0, &self.0).map(Arc::new).map_err(blame_for_revocation)
+    }
 }
 
 fn blame_for_record(error: RecordError) -> Option<Blame> {
@@ -176,6 +191,17 @@ fn blame_for_chain(error: ChainError) -> Option<Blame> {
     }
 }
 
+fn blame_for_revocation(error: RevocationError) -> Option<Blame> {
+    match error {
+        RevocationError::TooOld(_) | RevocationError::Record(EnvelopeError::TooOld { .. } | EnvelopeError::OtherKind { .. }) => {
+            None
+        }
+        RevocationError::Chain(error) => blame_for_chain(error),
+        RevocationError::Signature => Some(Blame::BadSignature),
+        _ => Some(Blame::BadContent),
+    }
+}
+
 /// Remembers answers by the hash of the bytes, the bad ones too. Bounded by two generations: when the young one is full it becomes the
 /// old one and what was old is forgotten, so that whatever is still in use moves along.
 #[derive(Debug)]
@@ -184,6 +210,7 @@ pub struct MemoVerifier {
     announcements: Memo<Announcement>,
     chains: Memo<VerifiedChain>,
     bodies: Memo<Body>,
+    revocations: Memo<Revocation>,
 }
 
 /// Answers in one generation of one kind: a mesh of a thousand nodes fits.
@@ -241,7 +268,13 @@ impl<T> Generations<T> {
 
 impl MemoVerifier {
     pub fn new(mesh: MeshId) -> Self {
-        Self { direct: DirectVerifier(mesh), announcements: Memo::new(), chains: Memo::new(), bodies: Memo::new() }
+        Self {
+            direct: DirectVerifier(mesh),
+            announcements: Memo::new(),
+            chains: Memo::new(),
+            bodies: Memo::new(),
+            revocations: Memo::new(),
+        }
     }
 }
 
@@ -256,5 +289,9 @@ impl Verifier for MemoVerifier {
 
     fn body(&self, bytes: &Blob) -> Answer<Body> {
         self.bodies.answer(bytes, || self.direct.body(bytes))
+    }
+
+    fn revocation(&self, bytes: &Blob) -> Answer<Revocation> {
+        self.revocations.answer(bytes, || self.direct.revocation(bytes))
     }
 }
