@@ -345,3 +345,76 @@ fn payload<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Option<T> {
     let [first, _version, payload @ ..] = bytes else { return None };
     (*first == kind).then(|| codec::decode_front(payload).ok()).flatten().map(|(value, _)| value)
 }
+
+#[cfg(test)]
+mod tests {
+    use atmo_protocol::record::Mode;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn key(seed: u8) -> NodeKey {
+        NodeKey::from_seed([seed; 32])
+    }
+
+    fn record(of: &NodeKey) -> NodeRecord {
+        NodeRecord {
+            mesh: MeshId::of_root(&key(9).id()),
+            node: of.id(),
+            certificate: atmo_protocol::CertificateHash::from_bytes([1; 32]),
+            incarnation: 1,
+            sequence: 1,
+            lease_until_ms: 1,
+            mode: Mode::Participant,
+            name: "one".to_owned(),
+            labels: Vec::new(),
+            addresses: Vec::new(),
+            neighbours: Vec::new(),
+            capabilities: Vec::new(),
+            extensions: Vec::new(),
+        }
+    }
+
+    fn push(of: &[&NodeKey]) -> Vec<u8> {
+        let records = of.iter().map(|key| sealed(record(key), key)).collect();
+        Frame::Push(Push { records, ..Push::default() }).encode()
+    }
+
+    fn records(frame: &[u8]) -> Vec<NodeRecord> {
+        payload::<Push>(KIND_PUSH, frame).expect("a push").records.iter().filter_map(read).collect()
+    }
+
+    #[test]
+    fn a_liar_is_near_to_everything_and_says_the_rest_as_it_is() {
+        let mut liar = Adversary::new(Kind::NearLiar, key(1));
+        let told = Frame::Distances(Distances { whole: true, entries: vec![(key(2).id(), 7), (key(3).id(), 32)] });
+        let said = liar.outgoing(5, told.encode());
+        let lie = payload::<Distances>(KIND_DISTANCES, &said[0]).expect("distances");
+        assert!(lie.whole && lie.entries.iter().all(|(_, hops)| *hops == 1));
+        assert_eq!(liar.outgoing(5, push(&[&key(2)])), [push(&[&key(2)])]);
+    }
+
+    #[test]
+    fn an_eclipse_passes_on_nothing_but_itself() {
+        let mut eclipse = Adversary::new(Kind::Eclipse, key(1));
+        assert_eq!(eclipse.outgoing(5, push(&[&key(2), &key(3)])), Vec::<Vec<u8>>::new());
+        let said = eclipse.outgoing(5, push(&[&key(2), &key(1)]));
+        assert_eq!(records(&said[0]), [record(&key(1))]);
+    }
+
+    #[test]
+    fn an_equivocator_has_two_faces_with_one_number() {
+        let mut two_faced = Adversary::new(Kind::Equivocator, key(1));
+        let [odd, even] = [5, 6].map(|to| records(&two_faced.outgoing(to, push(&[&key(1)]))[0]).remove(0));
+        assert_eq!((odd.incarnation, odd.sequence), (even.incarnation, even.sequence));
+        assert_ne!(odd.name, even.name);
+    }
+
+    #[test]
+    fn a_mixed_crowd_has_every_kind_before_any_comes_twice() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let kinds = Kind::mixed(Kind::ALL.len() + 2, &mut rng);
+        assert!(Kind::ALL.iter().all(|kind| kinds.contains(kind)));
+        assert_eq!(kinds.iter().filter(|kind| **kind == Kind::Accuser).count(), 3);
+    }
+}

@@ -171,7 +171,9 @@ fn obey(command: Command) -> Result<bool, Box<dyn std::error::Error>> {
 }
 
 fn run_one(scenario: &Scenario, nodes: usize, seed: u64, json: bool) -> bool {
-    let options = format!("scenario {}, {nodes} nodes, seed {seed}", scenario.name);
+    let Scenario { name, links, hosts, hostile, adversaries, .. } = scenario;
+    let options =
+        format!("scenario {name}, {nodes} nodes, seed {seed}\n  {links:?}\n  {hosts:?}\n  hostile {hostile} {adversaries:?}");
     if json {
         eprintln!("{options}")
     } else {

@@ -23,8 +23,8 @@ const PUBLISH_EVERY_MS: u64 = 600;
 const DELIVERED_MS_MAX: u64 = 15_000;
 /// How often nodes that are not known to have a publication are asked for it.
 const RECHECK_MS: u64 = 1_000;
-/// How many publications wait for their signature or their last node at most, by node.
-const PAUSE_MS: u64 = 5;
+/// How often it is looked whether everything has been delivered.
+const LOOK_MS: u64 = 50;
 
 impl Run<'_> {
     pub(super) fn step(&mut self, step: &Step) {
@@ -102,7 +102,7 @@ impl Run<'_> {
         let begun_ms = self.world.now_ms();
         self.advance(PUBLISH_EVERY_MS);
         while !self.world.meter.undelivered().is_empty() && self.world.now_ms() < begun_ms + DELIVERED_MS_MAX {
-            self.advance(PAUSE_MS * 10);
+            self.advance(LOOK_MS);
             if (self.world.now_ms() - begun_ms).is_multiple_of(RECHECK_MS) {
                 self.recheck_delivery();
             }
