@@ -144,7 +144,7 @@ pub struct Driver {
     /// What is written to disk for `atmo invite` without a running node.
     listen_kept: Arc<Mutex<Vec<String>>>,
     /// What is to be written of what is revoked: the newest that waits.
-    revocations_to_keep: Arc<Mutex<Option<(MeshId, Arc<Revocations>)>>>,
+    revocations_to_keep: Arc<Mutex<Option<ToKeep>>>,
     /// Revocations that peers showed when they refused us.
     shown: mpsc::Receiver<Arc<Revocation>>,
     /// That this node was revoked was said.
@@ -154,6 +154,9 @@ pub struct Driver {
     persisted: mpsc::Receiver<u64>,
     persisted_in: mpsc::Sender<u64>,
 }
+
+/// What is revoked in a mesh, on its way to the disk.
+type ToKeep = (MeshId, Arc<Revocations>);
 
 /// Asks things of the running loop. Cheap to clone.
 #[derive(Clone)]
@@ -263,10 +266,7 @@ impl Driver {
                 }
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(incarnation) = self.persisted.recv() => self.handle(Input::IncarnationPersisted(incarnation)),
-                // One of a mesh that was left since is nothing to the next.
-                Some(revocation) = self.shown.recv() => if revocation.record.mesh == self.parts.membership.mesh {
-                    self.handle(Input::Revoke(vec![revocation]));
-                },
+                Some(revocation) = self.shown.recv() => self.handle(Input::Revoke(vec![revocation])),
                 _ = expiry.tick() => self.close_expired(),
                 () = self.parts.provider.load_changed_after(loads_told + LOADS_INTERVAL) => {
                     loads_told = Instant::now();

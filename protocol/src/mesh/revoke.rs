@@ -155,9 +155,11 @@ impl Mesh {
         self.table.iter().filter_map(|(slot, origin)| Some((&origin.record?.record, &self.chains.at(slot)?.member)))
     }
 
-    /// Revocations whose signatures hold, from a peer or from elsewhere. What is news is passed on and takes effect.
-    pub(super) fn take_revocations(&mut self, revocations: Vec<Arc<Revocation>>, from: Option<NodeId>, now: Now) {
-        if revocations.iter().all(|revocation| self.revoking.set.get(&revocation.id).is_some()) {
+    /// Revocations whose signatures hold, from a peer or from elsewhere. What is news in this mesh is passed on and takes effect.
+    pub(super) fn take_revocations(&mut self, mut revocations: Vec<Arc<Revocation>>, from: Option<NodeId>, now: Now) {
+        revocations
+            .retain(|revocation| revocation.record.mesh == self.own.mesh && self.revoking.set.get(&revocation.id).is_none());
+        if revocations.is_empty() {
             return;
         }
         let news = Arc::make_mut(&mut self.revoking.set).extend(revocations, now.wall_ms);

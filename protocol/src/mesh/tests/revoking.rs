@@ -265,6 +265,15 @@ fn a_forged_revocation_costs_the_sender_and_ends_nobody() {
 }
 
 #[test]
+fn what_is_revoked_in_another_mesh_is_nothing_to_this_one() {
+    let peer = Peer::new(2);
+    let mut rig = Rig::with_links([&peer]);
+    let elsewhere = Revocation::by_root(&NodeKey::from_seed([98; 32]), order(1, Target::Key(peer.id()))).unwrap();
+    rig.revoke(&Arc::new(elsewhere), at(0));
+    assert!(rig.mesh.revocations().is_empty() && rig.mesh.peers().count() == 1);
+}
+
+#[test]
 fn a_revocation_of_what_has_expired_is_forgotten_by_the_sweep() {
     let mut rig = Rig::new();
     let order = Order { until_ms: WALL_MS + 5_000, ..order(1, Target::Certificate { issuer: root().id(), serial: 3 }) };
