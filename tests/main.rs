@@ -6,6 +6,7 @@ mod support;
 mod backends;
 mod built_in_model;
 mod cancelling;
+mod connections;
 mod constraints;
 mod conversing;
 mod dialects;

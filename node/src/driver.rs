@@ -4,6 +4,7 @@
 //! streams. A request never passes through here; handlers route by the view that this loop publishes.
 
 pub mod clock;
+mod connections;
 pub mod links;
 mod listen;
 
@@ -12,22 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, NodeView, Output};
+use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, Output};
 use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
-use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
+use atmo_protocol::mesh::{self, CloseReason, Event, LinkLoss, MeshConfig};
 use atmo_protocol::record::{CapabilityBody, Load, Offered};
 use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
 use atmo_protocol::{BodyHash, CapabilityId, MeshId, Mode, NodeId, NodeKey};
 use futures::StreamExt as _;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{PeerId, Swarm, mdns, ping};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
+use crate::config::Network;
+use crate::metrics::Metrics;
 use crate::peer::{node_id, peer_id};
 use crate::provider::Provider;
 use crate::serve::Server;
@@ -36,6 +38,8 @@ use crate::store::Store;
 use crate::swarm::streams::{Accepted, DATA, Opener};
 use crate::swarm::{Behaviour, BehaviourEvent};
 use clock::Clock;
+use connections::Dials;
+pub use connections::{Contact, KnownNode};
 use links::{LinkEvent, Links};
 use listen::Listening;
 
@@ -60,7 +64,7 @@ pub enum Command {
     /// Everything this node offers now.
     Offer(Vec<(Offered, Arc<CapabilityBody>)>),
     /// Every node known, dead ones flagged.
-    Nodes(oneshot::Sender<Vec<NodeView>>),
+    Nodes(oneshot::Sender<Vec<KnownNode>>),
     /// What was refused and who was blamed since the node started.
     Tally(oneshot::Sender<Tally>),
     /// What a capability's body says, as its origin announced it.
@@ -117,6 +121,8 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// False in standalone mode: the network is not touched.
     pub may_dial: bool,
+    pub network: Network,
+    pub metrics: Metrics,
 }
 
 /// The loop's own end of its channels.
@@ -125,6 +131,9 @@ pub struct Driver {
     clock: Clock,
     coordinator: Coordinator,
     links: Links,
+    /// Links that end without their connection, and until when their last frame is waited for.
+    ending: BTreeMap<NodeId, Instant>,
+    dials: Dials,
     listening: Listening,
     /// Peers that the coordinator has something for.
     wants_send: BTreeSet<NodeId>,
@@ -153,7 +162,7 @@ impl DriverHandle {
         self.0.send(Command::Offer(offers)).await.map_err(|_| Stopped)
     }
 
-    pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
+    pub async fn nodes(&self) -> Result<Vec<KnownNode>, Stopped> {
         self.ask(Command::Nodes).await
     }
 
@@ -194,6 +203,8 @@ impl Driver {
             clock,
             coordinator,
             links,
+            ending: BTreeMap::new(),
+            dials: Dials::default(),
             listening: Listening::default(),
             wants_send: BTreeSet::new(),
             offers: Vec::new(),
@@ -259,6 +270,18 @@ impl Driver {
 
     /// Carries out what the coordinator wants, until it wants nothing more.
     fn settle(&mut self) {
+        loop {
+            self.drain_outputs();
+            self.send_frames();
+            if !self.end_links() {
+                break;
+            }
+        }
+        self.remember();
+        self.count_links();
+    }
+
+    fn drain_outputs(&mut self) {
         while let Some(output) = self.coordinator.poll_output() {
             match output {
                 Output::ViewStale => {
@@ -270,13 +293,15 @@ impl Driver {
                 Output::Mesh(output) => self.carry_out(output),
             }
         }
-        self.send_frames();
-        self.remember();
     }
 
     fn carry_out(&mut self, output: mesh::Output) {
         match output {
-            mesh::Output::Dial { node, addresses } => self.dial(node, &addresses),
+            mesh::Output::Dial { node, addresses } => self.dial_for_link(node, &addresses),
+            mesh::Output::Close { peer, reason: CloseReason::Surplus } => {
+                tracing::debug!(peer = peer.short(), "ending the link, not the connection");
+                self.ending.insert(peer, Instant::now() + links::BYE_MAX);
+            }
             mesh::Output::Close { peer, reason } => {
                 tracing::info!(peer = peer.short(), %reason, "closing the connection");
                 _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
@@ -356,36 +381,16 @@ impl Driver {
         });
     }
 
-    fn dial(&mut self, node: NodeId, addresses: &[String]) {
-        if !self.parts.may_dial {
-            return self.handle(Input::DialFailed { node });
-        }
-        let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        let options = DialOpts::peer_id(peer_id(&node)).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
-        match self.parts.swarm.dial(options.build()) {
-            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
-            Err(error) => {
-                tracing::debug!(node = node.short(), %error, "cannot dial");
-                self.handle(Input::DialFailed { node });
-            }
-        }
-    }
-
     fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
-                self.on_connected(peer_id, num_established.get())
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+                self.on_connected(peer_id, connection_id, num_established.get())
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 let loss = if cause.is_some() { LinkLoss::Lost } else { LinkLoss::Closed };
                 self.on_disconnected(peer_id, num_established, loss);
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if let Some(node) = node_id(&peer) {
-                    tracing::debug!(node = node.short(), %error, "dial failed");
-                    self.handle(Input::DialFailed { node });
-                }
-            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_failed(connection_id, &error),
             SwarmEvent::NewListenAddr { address, .. } => self.on_addresses(|listening| listening.add(&address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_addresses(|listening| listening.remove(&address)),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener had trouble"),
@@ -406,29 +411,6 @@ impl Driver {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn on_connected(&mut self, peer: PeerId, connections: u32) {
-        let Some(node) = node_id(&peer) else { return };
-        let Some(chain) = self.parts.gate.chain_of(&node) else {
-            // The gate admits before the swarm sees a connection, so this is a peer of the mesh we just left.
-            _ = self.parts.swarm.disconnect_peer_id(peer);
-            return;
-        };
-        // On a second connection the link begins anew: the peer may have crashed and come back, which the first one cannot tell yet.
-        tracing::debug!(node = node.short(), connections, "connected");
-        self.links.open(node);
-        self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
-    }
-
-    fn on_disconnected(&mut self, peer: PeerId, connections_left: u32, loss: LinkLoss) {
-        if let Some(node) = node_id(&peer)
-            && connections_left == 0
-        {
-            self.links.close(&node);
-            self.wants_send.remove(&node);
-            self.handle(Input::LinkDown { peer: node, cause: loss });
         }
     }
 
@@ -462,37 +444,8 @@ impl Driver {
         let Some(peer) = node_id(&accepted.peer) else { return };
         if accepted.protocol == DATA {
             self.parts.server.accept(peer, Box::new(accepted.stream));
-        } else if self.links.read(peer, accepted.stream) {
-            self.begin_link(peer);
-        }
-    }
-
-    fn on_link(&mut self, event: LinkEvent) {
-        match event {
-            LinkEvent::Frame { peer, frame } if self.links.is_up(&peer) => self.handle(Input::Frame { peer, frame }),
-            LinkEvent::BadFrame { peer, error } if self.links.is_up(&peer) => self.handle(Input::BadFrame { peer, error }),
-            LinkEvent::Broken { peer, epoch } if self.links.is_current(&peer, epoch) => self.reopen(peer),
-            // Writable: `settle` pulls the next frame. The rest is of links that are gone.
-            _ => {}
-        }
-    }
-
-    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same. Where
-    /// that does not last, the peer listens to somebody else with our key, and hears us again on a new connection.
-    fn reopen(&mut self, peer: NodeId) {
-        if self.links.broke_again(peer) {
-            tracing::debug!(peer = peer.short(), "the peer does not keep our control stream: connecting anew");
-            _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
-        } else if self.parts.swarm.is_connected(&peer_id(&peer)) {
-            self.links.open(peer);
-            self.begin_link(peer);
-        }
-    }
-
-    /// What was said over the link before is void, on both sides.
-    fn begin_link(&mut self, peer: NodeId) {
-        if let Some(chain) = self.parts.gate.chain_of(&peer) {
-            self.handle(Input::LinkUp { peer, chain, rtt_ms: 0 });
+        } else {
+            self.on_control_stream(peer, accepted);
         }
     }
 
@@ -502,7 +455,7 @@ impl Driver {
                 self.offers.clone_from(&offers);
                 self.handle(Input::Offer(offers));
             }
-            Command::Nodes(reply) => _ = reply.send(self.coordinator.nodes(self.clock.now())),
+            Command::Nodes(reply) => _ = reply.send(self.known_nodes()),
             Command::Tally(reply) => _ = reply.send(self.tally()),
             Command::Body(hash, reply) => {
                 _ = reply.send(self.coordinator.mesh().body(&hash).map(|body| Arc::clone(&body.body)));
@@ -532,6 +485,8 @@ impl Driver {
             _ = self.parts.swarm.disconnect_peer_id(peer);
         }
         self.links.restart(Arc::new(MemoVerifier::new(membership.mesh)));
+        self.ending.clear();
+        self.dials = Dials::default();
         self.wants_send.clear();
         self.parts.membership = membership;
         self.parts.incarnation = self.coordinator.mesh().incarnation();

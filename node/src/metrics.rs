@@ -25,6 +25,10 @@ pub struct Metrics {
     waiting: IntGauge,
     circuits_open: IntGauge,
     resident_bytes: IntGauge,
+    /// Peers that this node gossips with.
+    pub links: IntGauge,
+    /// Connections to other nodes, whatever for.
+    pub connections: IntGauge,
 }
 
 /// What gauges show at the moment.
@@ -66,6 +70,8 @@ impl Metrics {
             waiting: gauge("atmo_waiting_requests", "Requests that wait for a slot of this node's backends now"),
             circuits_open: gauge("atmo_circuits_open", "Capabilities that are left alone for a while because they failed"),
             resident_bytes: gauge("atmo_resident_bytes", "Memory that the node's process holds"),
+            links: gauge("atmo_links", "Nodes that this node gossips with"),
+            connections: gauge("atmo_connections", "Connections to other nodes, for gossip and for requests"),
             registry,
         }
     }

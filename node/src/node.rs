@@ -179,7 +179,8 @@ impl Start {
         let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;
-        let (mut swarm, opener, accepted) = swarm::build(&keypair, Arc::clone(&gate), online && config.mdns)?;
+        let unused_max = Duration::from_secs(config.network.unused_seconds);
+        let (mut swarm, opener, accepted) = swarm::build_keeping(&keypair, Arc::clone(&gate), online && config.mdns, unused_max)?;
         if online {
             let kept = store.state()?.ports;
             let ports = driver::open_listeners(&mut swarm, &config.listen, kept)?;
@@ -214,6 +215,8 @@ impl Start {
             found: mesh_change::known_nodes(&store, &current),
             shutdown: shutdown.clone(),
             may_dial: online,
+            network: config.network,
+            metrics: metrics.clone(),
         });
         let embedder = Arc::new(EmbedderSlot::new(store.dir()));
         let executor = Arc::new(Executor {
