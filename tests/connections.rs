@@ -1,7 +1,7 @@
 //! Who is connected to whom, and what over: gossip with a few, requests with anyone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atmo::admission::Gate;
 use atmo::mesh_change::Current;
@@ -17,7 +17,7 @@ use libp2p::swarm::{Stream, SwarmEvent};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::support::{Node, PATIENCE, Setup, in_time, mesh, until};
+use crate::support::{MockOpenAi, Node, PATIENCE, Setup, in_time, mesh, until};
 
 /// Looks for no second node to gossip with.
 const ONE_LINK: &str = "[network]\nlinks = 1\nunused_seconds = 2\n";
@@ -70,6 +70,74 @@ async fn nodes_that_gossip_with_a_third_know_each_other_and_become_neighbours_on
     middle.kill().await;
     in_touch(&left, &right, Some("link"), 1).await;
     in_touch(&right, &left, Some("link"), 1).await;
+}
+
+const REQUEST_DIALS: &str = "atmo_dials_total{outcome=\"reached\",purpose=\"request\"}";
+/// What is unused for two seconds is closed when it is looked at: at the latest with the next ping, every 15 s.
+const CLOSED_WITHIN: Duration = Duration::from_secs(25);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_dials_its_executor_once_and_gossip_takes_no_notice() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let Line { left, middle, right } = line(&engine.config()).await;
+    mesh::offers(&left, "twin").await;
+    in_touch(&left, &right, None, 2).await;
+    let answers = futures::future::join_all((0..8).map(|_| left.chat("twin", false))).await;
+    for answer in answers {
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-atmo-node"], right.name());
+    }
+    assert_eq!(left.metric(REQUEST_DIALS).await, 1.0);
+    for (node, other) in [(&left, &right), (&right, &left)] {
+        in_touch(node, other, Some("connection"), 2).await;
+        let status = node.json(&["status"]).await;
+        assert_eq!((&status["links"], &status["connections"]), (&1.into(), &2.into()), "{status}");
+    }
+    until(CLOSED_WITHIN, "the connection is closed once it is unused", async || {
+        entry(&left, &right).await["contact"].is_null() && entry(&right, &left).await["contact"].is_null()
+    })
+    .await;
+    mesh::knows(&left, &[&left, &middle, &right]).await;
+    assert_eq!(left.chat("twin", false).await.status(), 200);
+    assert_eq!(left.metric(REQUEST_DIALS).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_comes_to_be_over_a_busy_connection_disturbs_nothing() {
+    let engine = MockOpenAi::start("engine", &["twin"]).await;
+    let Line { left, mut middle, right } = line(&engine.config()).await;
+    mesh::offers(&left, "twin").await;
+    engine.speaks(80, Duration::from_millis(100));
+    let answer = left.chat("twin", true).await;
+    assert_eq!(answer.status(), 200);
+    in_touch(&left, &right, Some("connection"), 2).await;
+    middle.kill().await;
+    in_touch(&left, &right, Some("link"), 1).await;
+    in_touch(&right, &left, Some("link"), 1).await;
+    assert_eq!(engine.active(), 1, "the answer still runs");
+    let text = answer.text().await.expect("the stream is not cut");
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    until(PATIENCE, "one connection is left", async || counts(&left).await == (1.0, 1.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_cannot_be_dialled_costs_no_request() {
+    let (near, far) = (MockOpenAi::start("engine", &["twin"]).await, MockOpenAi::start("engine", &["twin"]).await);
+    let middle = Setup::new("middle").config(&near.config()).start().await;
+    let left = Setup::new("left").config(ONE_LINK).start().await;
+    let mut right = Setup::new("right").config(&format!("{ONE_LINK}{}", far.config())).start().await;
+    mesh::form(&middle, &[&left, &right]).await;
+    mesh::capability(&left, &middle, "twin").await;
+    mesh::capability(&left, &right, "twin").await;
+    in_touch(&left, &right, None, 2).await;
+    right.kill().await;
+    let killed = Instant::now();
+    for _ in 0..8 {
+        let answer = left.chat("twin", false).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-atmo-node"], middle.name());
+    }
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
 }
 
 /// A member that is played by the test: it is admitted, and its mesh does what the test does.

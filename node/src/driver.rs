@@ -9,6 +9,7 @@ pub mod links;
 mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,10 +37,11 @@ use crate::serve::Server;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::swarm::streams::{Accepted, DATA, Opener};
+use crate::swarm::usage::Usage;
 use crate::swarm::{Behaviour, BehaviourEvent};
 use clock::Clock;
-use connections::Dials;
 pub use connections::{Contact, KnownNode};
+use connections::{Dials, Waiter};
 use links::{LinkEvent, Links};
 use listen::Listening;
 
@@ -69,6 +71,8 @@ pub enum Command {
     Tally(oneshot::Sender<Tally>),
     /// What a capability's body says, as its origin announced it.
     Body(BodyHash, oneshot::Sender<Option<Arc<CapabilityBody>>>),
+    /// Requests wait for a connection to a node.
+    Connect(NodeId, Waiter),
     /// Where this node listens, best first.
     Listening(oneshot::Sender<Vec<String>>),
     /// The node is in another mesh now: every connection ends and a new coordinator begins.
@@ -122,6 +126,8 @@ pub struct Parts {
     /// False in standalone mode: the network is not touched.
     pub may_dial: bool,
     pub network: Network,
+    /// What requests run over which connection.
+    pub usage: Usage,
     pub metrics: Metrics,
 }
 
@@ -173,6 +179,11 @@ impl DriverHandle {
     /// `None` where no node that is known announces it any more.
     pub async fn body(&self, hash: BodyHash) -> Result<Option<Arc<CapabilityBody>>, Stopped> {
         self.ask(|reply| Command::Body(hash, reply)).await
+    }
+
+    /// Waits for a connection to `node`, dialling it if need be. Dropping the future loses nothing but the wait.
+    pub async fn connect(&self, node: NodeId) -> Result<io::Result<()>, Stopped> {
+        self.ask(|reply| Command::Connect(node, reply)).await
     }
 
     pub async fn listening(&self) -> Result<Vec<String>, Stopped> {
@@ -443,7 +454,7 @@ impl Driver {
     fn on_stream(&mut self, accepted: Accepted) {
         let Some(peer) = node_id(&accepted.peer) else { return };
         if accepted.protocol == DATA {
-            self.parts.server.accept(peer, Box::new(accepted.stream));
+            self.parts.server.accept(peer, Box::new(self.parts.usage.count(peer, accepted.stream)));
         } else {
             self.on_control_stream(peer, accepted);
         }
@@ -460,6 +471,7 @@ impl Driver {
             Command::Body(hash, reply) => {
                 _ = reply.send(self.coordinator.mesh().body(&hash).map(|body| Arc::clone(&body.body)));
             }
+            Command::Connect(node, waiter) => self.connect(node, waiter),
             Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
             Command::Rejoin { membership, found, done } => {
                 self.rejoin(membership, found);

@@ -356,7 +356,7 @@ impl Executor {
     }
 
     async fn begin_there(&self, candidate: &Candidate, ask: &Ask, receipt: Duration) -> Result<Beginning, (Failure, String)> {
-        let stream = self.data_plane.open(&candidate.id.node).await;
+        let stream = self.data_plane.open(&candidate.id.node, receipt).await;
         let stream = stream.map_err(|error| (Failure::Unreachable, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
         let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());

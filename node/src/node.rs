@@ -34,6 +34,7 @@ use crate::provider::Provider;
 use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::swarm::usage::Usage;
 use crate::{control, peer, platform, proxy, swarm};
 
 /// Running requests have this long to finish when the node stops.
@@ -186,7 +187,6 @@ impl Start {
             let ports = driver::open_listeners(&mut swarm, &config.listen, kept)?;
             store.save_ports(ports.or(kept))?;
         }
-        let data_plane: Arc<dyn DataPlane> = if online { Arc::new(OverSwarm(opener.clone())) } else { Arc::new(Nowhere) };
         let request_max = Duration::from_secs(config.limits.request_seconds);
         let (loads_heard, loads) = mpsc::channel(LOADS_WAITING_MAX);
         let limits = serve::Limits {
@@ -195,6 +195,7 @@ impl Start {
             request_time: request_max,
         };
         let server = Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), limits);
+        let usage = Usage::default();
         let (driver, handle) = Driver::new(Parts {
             key: store.identity().clone(),
             name: config.name.clone(),
@@ -209,15 +210,18 @@ impl Start {
             provider: Arc::clone(&provider),
             server,
             swarm,
-            opener,
+            opener: opener.clone(),
             accepted,
             loads,
             found: mesh_change::known_nodes(&store, &current),
             shutdown: shutdown.clone(),
             may_dial: online,
             network: config.network,
+            usage: usage.clone(),
             metrics: metrics.clone(),
         });
+        let data_plane: Arc<dyn DataPlane> =
+            if online { Arc::new(OverSwarm { opener, driver: handle.clone(), usage }) } else { Arc::new(Nowhere) };
         let embedder = Arc::new(EmbedderSlot::new(store.dir()));
         let executor = Arc::new(Executor {
             me: id,

@@ -5,6 +5,7 @@
 //! here decides anything about the mesh.
 
 pub mod streams;
+pub mod usage;
 
 use std::io;
 use std::sync::Arc;
