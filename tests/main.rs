@@ -21,6 +21,7 @@ mod misbehaving;
 mod modes;
 mod observing;
 mod python_client;
+mod quotes;
 mod rerank_and_speech;
 mod restarting;
 mod routing;

@@ -126,6 +126,7 @@ pub struct Parts {
     /// False in standalone mode: the network is not touched.
     pub may_dial: bool,
     pub network: Network,
+    pub clock: Clock,
     /// What requests run over which connection.
     pub usage: Usage,
     pub metrics: Metrics,
@@ -206,7 +207,7 @@ impl Driver {
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (link_events_in, link_events) = mpsc::channel(LINK_EVENTS_WAITING_MAX);
         let (persisted_in, persisted) = mpsc::channel(1);
-        let clock = Clock::start();
+        let clock = parts.clock;
         let coordinator = coordinator(&parts, &clock);
         let verifier = Arc::new(MemoVerifier::new(parts.membership.mesh));
         let links = Links::new(parts.opener.clone(), verifier, link_events_in);

@@ -30,6 +30,8 @@ pub struct Metrics {
     /// Connections to other nodes, whatever for.
     pub connections: IntGauge,
     dials: IntCounterVec,
+    /// Loads that were asked for, by outcome.
+    pub quotes: IntCounterVec,
 }
 
 /// What gauges show at the moment.
@@ -75,6 +77,11 @@ impl Metrics {
                 "atmo_dials_total",
                 "Nodes that were dialled, for gossip (link) or for requests, and whether they were reached",
                 &["purpose", "outcome"],
+            ),
+            quotes: counter(
+                "atmo_quotes_total",
+                "Loads asked of other nodes before a choice: answered, unanswered",
+                &["outcome"],
             ),
             links: gauge("atmo_links", "Nodes that this node gossips with"),
             connections: gauge("atmo_connections", "Connections to other nodes, for gossip and for requests"),

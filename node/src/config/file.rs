@@ -104,12 +104,15 @@ pub struct Network {
     pub links: u32,
     /// A connection that carries neither gossip nor requests is closed after this time.
     pub unused_seconds: u64,
+    /// A load that was heard longer ago is asked for anew where it decides.
+    pub load_stale_ms: u32,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        // As many links as the mesh takes at most, so that the mesh decides.
-        Self { links: atmo_protocol::config::LINKS_MAX as u32, unused_seconds: crate::swarm::UNUSED_MAX.as_secs() }
+        // As many links as the mesh takes at most, so that the mesh decides. After about the time of a usual answer a load is another.
+        let links = atmo_protocol::config::LINKS_MAX as u32;
+        Self { links, unused_seconds: crate::swarm::UNUSED_MAX.as_secs(), load_stale_ms: 10_000 }
     }
 }
 
