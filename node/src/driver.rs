@@ -141,6 +141,8 @@ pub struct Driver {
     /// Links that end without their connection, and until when their last frame is waited for.
     ending: BTreeMap<NodeId, Instant>,
     dials: Dials,
+    /// To connected peers, linked or not; a link that begins later has one from the start.
+    round_trips: BTreeMap<NodeId, u32>,
     listening: Listening,
     /// Peers that the coordinator has something for.
     wants_send: BTreeSet<NodeId>,
@@ -217,6 +219,7 @@ impl Driver {
             links,
             ending: BTreeMap::new(),
             dials: Dials::default(),
+            round_trips: BTreeMap::new(),
             listening: Listening::default(),
             wants_send: BTreeSet::new(),
             offers: Vec::new(),
@@ -283,9 +286,10 @@ impl Driver {
     /// Carries out what the coordinator wants, until it wants nothing more.
     fn settle(&mut self) {
         loop {
-            self.drain_outputs();
+            // A frame that was pulled may have effects too.
+            let had_any = self.drain_outputs();
             self.send_frames();
-            if !self.end_links() {
+            if !self.end_links() && !had_any {
                 break;
             }
         }
@@ -293,8 +297,11 @@ impl Driver {
         self.count_links();
     }
 
-    fn drain_outputs(&mut self) {
+    /// Whether there were any.
+    fn drain_outputs(&mut self) -> bool {
+        let mut had_any = false;
         while let Some(output) = self.coordinator.poll_output() {
+            had_any = true;
             match output {
                 Output::ViewStale => {
                     let view = self.coordinator.take_view(self.clock.now());
@@ -305,6 +312,7 @@ impl Driver {
                 Output::Mesh(output) => self.carry_out(output),
             }
         }
+        had_any
     }
 
     fn carry_out(&mut self, output: mesh::Output) {
@@ -412,7 +420,9 @@ impl Driver {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. })) => {
                 if let Some(peer) = node_id(&peer) {
-                    self.handle(Input::Rtt { peer, ms: rtt.as_millis() as u32 });
+                    let ms = rtt.as_millis() as u32;
+                    self.round_trips.insert(peer, ms);
+                    self.handle(Input::Rtt { peer, ms });
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {

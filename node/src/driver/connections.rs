@@ -219,6 +219,7 @@ impl Driver {
             && connections_left == 0
         {
             self.parts.usage.forget(&node);
+            self.round_trips.remove(&node);
             self.drop_link(node, loss);
         }
     }
@@ -241,7 +242,8 @@ impl Driver {
         let Some(chain) = self.parts.gate.chain_of(&peer) else { return };
         self.ending.remove(&peer);
         self.links.take(peer, accepted.connection, accepted.stream);
-        self.handle(Input::LinkUp { peer, chain, rtt_ms: 0 });
+        let rtt_ms = self.round_trips.get(&peer).copied().unwrap_or(0);
+        self.handle(Input::LinkUp { peer, chain, rtt_ms });
     }
 
     pub(super) fn on_link(&mut self, event: LinkEvent) {
