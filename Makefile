@@ -9,10 +9,10 @@ BUILD := $(CARGO) build --release --locked
 VENV := $(abspath $(TARGET))/python-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci install uninstall bench measure fuzz sim clean prerequisites test-prerequisites
+.PHONY: help build demo test lint ci install uninstall bench measure mesh50 fuzz sim clean prerequisites test-prerequisites
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: prerequisites ## build target/release/atmo and target/release/atmo-sim
 	$(BUILD)
@@ -65,6 +65,10 @@ bench: prerequisites ## measure
 measure: build ## the figures of the README, from real processes
 	$(BUILD) --package atmo --example measure
 	$(TARGET)/release/examples/measure $(TARGET)/release/atmo
+
+mesh50: build ## fifty nodes here: one mesh, ten killed and restarted, one revoked (minutes; NODES= for another number)
+	$(BUILD) --package atmo --example mesh50
+	$(TARGET)/release/examples/mesh50 $(TARGET)/release/atmo $(NODES)
 
 # Fuzzing needs unstable options of the compiler, not another one.
 fuzz: ## feed the readers of foreign bytes with random ones (SECONDS=600 for each target; needs cargo-fuzz)

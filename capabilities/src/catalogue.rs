@@ -15,7 +15,7 @@ use atmo_protocol::{BodyHash, NodeId};
 
 use crate::capability::Capability;
 use crate::embed::EmbeddingSpace;
-use crate::view::{Condition, Roster, Routable, RoutingView, Standing};
+use crate::view::{Condition, Roster, Routable, RoutingView, Standing, UNHEARD_MS};
 
 /// Reads a mesh into views.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ impl Catalogue {
         let (roster, conditions) = generations(mesh);
         let same_roster = self.shown.is_some_and(|(shown, _)| shown == roster);
         let of = |entry: &Routable| condition(mesh, entry, now);
-        let view =
+        let mut view =
             if same_roster { self.view.with_conditions(of) } else { RoutingView::new(self.view.me, self.roster(mesh), of) };
+        view.made_ms = now.mono_ms;
         self.view = Arc::new(view);
         self.shown = Some((roster, conditions));
         self.view()
@@ -106,12 +107,12 @@ fn condition(mesh: &Mesh, entry: &Routable, now: Now) -> Condition {
     let Some(origin) = mesh.origin(&entry.id.node) else {
         return Condition { hops: UNREACHABLE, standing: Standing::Dead, ..Condition::default() };
     };
-    let unheard = (Load { slots: entry.slots, ..Load::default() }, u64::from(u32::MAX));
+    let unheard = (Load { slots: entry.slots, ..Load::default() }, u64::from(UNHEARD_MS));
     let (load, age_ms) = origin.load(&entry.id.slug, now).unwrap_or(unheard);
     Condition {
         hops: origin.hops.unwrap_or(UNREACHABLE),
         load,
-        load_age_ms: u32::try_from(age_ms).unwrap_or(u32::MAX),
+        load_age_ms: u32::try_from(age_ms).unwrap_or(UNHEARD_MS),
         rtt_ms: origin.rtt_ms.map(|ms| ms as f32),
         standing: standing(origin.standing),
     }

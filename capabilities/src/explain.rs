@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use change::Change;
 pub use text::COLUMNS;
 
-use crate::route::{Candidate, Decision, Excluded, ExcludedBy};
+use crate::route::{Candidate, Decision, Excluded, ExcludedBy, Quote};
 use crate::score::Factors;
 
 /// One screen of text that ends in a line break, at most [`COLUMNS`] wide.
@@ -28,6 +28,9 @@ pub struct Explanation {
     pub margin: Option<f32>,
     /// What would have changed the choice.
     pub changes: Vec<Change>,
+    /// Who was asked for its load first.
+    #[serde(default)]
+    pub quotes: Vec<QuoteRow>,
     /// Best first.
     pub candidates: Vec<CandidateRow>,
     pub candidates_total: usize,
@@ -78,6 +81,19 @@ pub struct CandidateRow {
     pub factors: Factors,
 }
 
+/// What a candidate said of its load when it was asked; all `null` where it did not answer in time.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QuoteRow {
+    /// `node/slug`
+    pub capability: String,
+    pub node_id: String,
+    /// How old the load was that was known before; `null` where none was.
+    pub known_ms: Option<u32>,
+    pub running: Option<u16>,
+    pub waiting: Option<u16>,
+    pub slots: Option<u16>,
+}
+
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ExcludedRow {
     /// `node/slug`
@@ -104,6 +120,7 @@ impl Explanation {
             runner_up: decision.runner_up().map(InShort::of),
             margin: decision.runner_up().and_then(margin),
             changes: change::changes(decision),
+            quotes: decision.quotes.iter().map(QuoteRow::of).collect(),
             candidates: decision.candidates.iter().map(CandidateRow::of).collect(),
             candidates_total: decision.candidates_total,
             near_equals: decision.near_equals,
@@ -145,6 +162,19 @@ impl CandidateRow {
             first_token_ms: candidate.expected.first_token_ms,
             cost_micros: candidate.cost.0,
             factors: candidate.factors,
+        }
+    }
+}
+
+impl QuoteRow {
+    fn of(quote: &Quote) -> Self {
+        Self {
+            capability: quote.name.clone(),
+            node_id: quote.id.node.to_string(),
+            known_ms: quote.known_ms,
+            running: quote.load.map(|load| load.running),
+            waiting: quote.load.map(|load| load.waiting),
+            slots: quote.load.map(|load| load.slots),
         }
     }
 }

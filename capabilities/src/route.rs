@@ -23,7 +23,7 @@ mod tests;
 
 use rand::Rng;
 
-pub use decision::{Candidate, Decision, Excluded, ExcludedBy, Reason, Refusal};
+pub use decision::{Candidate, Decision, Excluded, ExcludedBy, Quote, Reason, Refusal};
 pub use feedback::{Breaker, Experience, Feedback, Lateness};
 pub use ground::{FALLBACK_SIMILARITY, FLOOR};
 pub use pick::NEAR_EQUAL;
@@ -126,6 +126,7 @@ fn in_words(screened: &Screened<'_>, reason: Reason) -> Decision {
         excluded: screened.excluded_in_words(),
         excluded_total: excluded_by.iter().map(|by| by.total).sum(),
         excluded_by,
+        quotes: Vec::new(),
         reason,
     }
 }

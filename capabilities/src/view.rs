@@ -45,6 +45,9 @@ impl Routable {
 /// From this many hops on there is no path.
 pub const UNREACHABLE_HOPS: u8 = 32;
 
+/// The age of a load that nobody spoke of.
+pub const UNHEARD_MS: u32 = u32::MAX;
+
 /// How a capability is doing: what does change from second to second.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Condition {
@@ -52,7 +55,7 @@ pub struct Condition {
     pub hops: u8,
     /// As its node said last; all zero where nothing was heard.
     pub load: Load,
-    /// How old `load` is.
+    /// How old `load` is; [`UNHEARD_MS`] where none was heard.
     pub load_age_ms: u32,
     /// Measured round trip to its node, where there is a path.
     pub rtt_ms: Option<f32>,
@@ -159,6 +162,8 @@ impl Traits {
 #[derive(Clone, Debug)]
 pub struct RoutingView {
     pub me: NodeId,
+    /// When the conditions were so, in monotonic milliseconds of whoever made the view.
+    pub made_ms: u64,
     roster: Arc<Roster>,
     conditions: Arc<[Condition]>,
     /// For each entry, what every decision would make of its condition.
@@ -428,7 +433,7 @@ impl RoutingView {
         let offers = offers(&roster, &fitness);
         let unreachable =
             (0u32..).zip(fitness.iter()).filter(|(_, fitness)| !fitness.reachable).map(|(entry, _)| entry).collect();
-        Self { me, roster, conditions, fitness, offers, unreachable }
+        Self { me, made_ms: 0, roster, conditions, fitness, offers, unreachable }
     }
 
     /// A view of nothing.
@@ -438,7 +443,7 @@ impl RoutingView {
 
     /// The same roster under new conditions: what a change of load, hops or standing costs.
     pub fn with_conditions(&self, of: impl FnMut(&Routable) -> Condition) -> Self {
-        Self::new(self.me, Arc::clone(&self.roster), of)
+        Self { made_ms: self.made_ms, ..Self::new(self.me, Arc::clone(&self.roster), of) }
     }
 
     #[inline]
@@ -469,6 +474,25 @@ impl RoutingView {
     /// Positions of the entries that cannot be reached, ascending.
     pub(crate) fn unreachable(&self) -> &[u32] {
         &self.unreachable
+    }
+
+    /// How old the load that is known of an entry is now; `None` where none was heard.
+    pub fn load_age_ms(&self, id: &CapabilityId, now_ms: u64) -> Option<u32> {
+        let (_, condition) = self.get(id).filter(|(_, condition)| condition.load_age_ms != UNHEARD_MS)?;
+        let since = u32::try_from(now_ms.saturating_sub(self.made_ms)).unwrap_or(UNHEARD_MS);
+        Some(condition.load_age_ms.saturating_add(since))
+    }
+
+    /// The same view with what some nodes have just said of their loads.
+    pub fn with_loads(&self, heard: &BTreeMap<CapabilityId, Load>) -> Self {
+        let mut before = self.conditions.iter();
+        self.with_conditions(|entry| {
+            let condition = *before.next().expect("there is one for each entry, in the same order");
+            match heard.get(&entry.id) {
+                Some(load) => Condition { load: *load, load_age_ms: 0, ..condition },
+                None => condition,
+            }
+        })
     }
 
     pub fn get(&self, id: &CapabilityId) -> Option<(&Routable, &Condition)> {

@@ -14,7 +14,7 @@ use atmo_protocol::Mode;
 mod file;
 mod value;
 
-pub use file::{About, Backend, BackendKind, ConfigFile, Limits};
+pub use file::{About, Backend, BackendKind, ConfigFile, Limits, Network};
 pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin};
 
 use crate::{logging, platform};
@@ -47,6 +47,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     pub backends: Vec<Backend>,
     pub limits: Limits,
+    pub network: Network,
     pub log: String,
 }
 
@@ -172,6 +173,7 @@ impl Config {
             labels: file.labels,
             backends: file.backends,
             limits: file.limits,
+            network: file.network,
             log: log.map_or_else(|| logging::NODE_FILTER.to_owned(), String::from),
         })
     }

@@ -4,40 +4,46 @@
 //! streams. A request never passes through here; handlers route by the view that this loop publishes.
 
 pub mod clock;
+mod connections;
 pub mod links;
 mod listen;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, NodeView, Output};
+use atmo_capabilities::coordinator::{Coordinator, CoordinatorConfig, Input, Output};
 use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_capabilities::view::RoutingView;
-use atmo_protocol::mesh::{self, Event, LinkLoss, MeshConfig};
+use atmo_protocol::mesh::{self, CloseReason, Event, LinkLoss, MeshConfig};
 use atmo_protocol::record::{CapabilityBody, Load, NodeRecord, Offered};
 use atmo_protocol::wire::{MemoVerifier, VerifiedChain};
 use atmo_protocol::{BodyHash, CapabilityId, MeshId, Mode, NodeId, NodeKey, Revocation, Revocations};
 use futures::StreamExt as _;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, mdns, ping};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{PeerId, Swarm, mdns, ping};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Gate;
+use crate::config::Network;
 use crate::membership;
+use crate::metrics::Metrics;
 use crate::peer::{node_id, peer_id};
 use crate::provider::Provider;
-use crate::revoke::{self, KnownNode};
+use crate::revoke::{self, KnownMember};
 use crate::serve::Server;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::swarm::streams::{Accepted, DATA, Opener};
+use crate::swarm::usage::Usage;
 use crate::swarm::{Behaviour, BehaviourEvent};
 use clock::Clock;
+pub use connections::{Contact, KnownNode};
+use connections::{Dials, Waiter};
 use links::{LinkEvent, Links};
 use listen::Listening;
 
@@ -62,15 +68,17 @@ pub enum Command {
     /// Everything this node offers now.
     Offer(Vec<(Offered, Arc<CapabilityBody>)>),
     /// Every node known, dead ones flagged.
-    Nodes(oneshot::Sender<Vec<NodeView>>),
+    Nodes(oneshot::Sender<Vec<KnownNode>>),
     /// What was refused and who was blamed since the node started.
     Tally(oneshot::Sender<Tally>),
     /// What a capability's body says, as its origin announced it.
     Body(BodyHash, oneshot::Sender<Option<Arc<CapabilityBody>>>),
+    /// Requests wait for a connection to a node.
+    Connect(NodeId, Waiter),
     /// Where this node listens, best first.
     Listening(oneshot::Sender<Vec<String>>),
     /// Every node whose record counts, and how it was admitted.
-    Members(oneshot::Sender<Vec<KnownNode>>),
+    Members(oneshot::Sender<Vec<KnownMember>>),
     /// What this node's user revoked, when the coordinator has taken it.
     Revoke(Arc<Revocation>, oneshot::Sender<()>),
     /// Which linked peers hold all the revocations that this node holds.
@@ -127,6 +135,11 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// False in standalone mode: the network is not touched.
     pub may_dial: bool,
+    pub network: Network,
+    pub clock: Clock,
+    /// What requests run over which connection.
+    pub usage: Usage,
+    pub metrics: Metrics,
 }
 
 /// The loop's own end of its channels.
@@ -135,6 +148,11 @@ pub struct Driver {
     clock: Clock,
     coordinator: Coordinator,
     links: Links,
+    /// Links that end without their connection, and until when their last frame is waited for.
+    ending: BTreeMap<NodeId, Instant>,
+    dials: Dials,
+    /// To connected peers, linked or not; a link that begins later has one from the start.
+    round_trips: BTreeMap<NodeId, u32>,
     listening: Listening,
     /// Peers that the coordinator has something for.
     wants_send: BTreeSet<NodeId>,
@@ -172,7 +190,7 @@ impl DriverHandle {
         self.0.send(Command::Offer(offers)).await.map_err(|_| Stopped)
     }
 
-    pub async fn nodes(&self) -> Result<Vec<NodeView>, Stopped> {
+    pub async fn nodes(&self) -> Result<Vec<KnownNode>, Stopped> {
         self.ask(Command::Nodes).await
     }
 
@@ -185,11 +203,16 @@ impl DriverHandle {
         self.ask(|reply| Command::Body(hash, reply)).await
     }
 
+    /// Waits for a connection to `node`, dialling it if need be. Dropping the future loses nothing but the wait.
+    pub async fn connect(&self, node: NodeId) -> Result<io::Result<()>, Stopped> {
+        self.ask(|reply| Command::Connect(node, reply)).await
+    }
+
     pub async fn listening(&self) -> Result<Vec<String>, Stopped> {
         self.ask(Command::Listening).await
     }
 
-    pub async fn members(&self) -> Result<Vec<KnownNode>, Stopped> {
+    pub async fn members(&self) -> Result<Vec<KnownMember>, Stopped> {
         self.ask(Command::Members).await
     }
 
@@ -217,7 +240,7 @@ impl Driver {
         let (commands_in, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (link_events_in, link_events) = mpsc::channel(LINK_EVENTS_WAITING_MAX);
         let (persisted_in, persisted) = mpsc::channel(1);
-        let clock = Clock::start();
+        let clock = parts.clock;
         let coordinator = coordinator(&parts, &clock);
         let verifier = Arc::new(MemoVerifier::new(parts.membership.mesh));
         let links = Links::new(parts.opener.clone(), verifier, link_events_in);
@@ -225,6 +248,9 @@ impl Driver {
             clock,
             coordinator,
             links,
+            ending: BTreeMap::new(),
+            dials: Dials::default(),
+            round_trips: BTreeMap::new(),
             listening: Listening::default(),
             wants_send: BTreeSet::new(),
             offers: Vec::new(),
@@ -297,7 +323,23 @@ impl Driver {
 
     /// Carries out what the coordinator wants, until it wants nothing more.
     fn settle(&mut self) {
+        loop {
+            // A frame that was pulled may have effects too.
+            let had_any = self.drain_outputs();
+            self.send_frames();
+            if !self.end_links() && !had_any {
+                break;
+            }
+        }
+        self.remember();
+        self.count_links();
+    }
+
+    /// Whether there were any.
+    fn drain_outputs(&mut self) -> bool {
+        let mut had_any = false;
         while let Some(output) = self.coordinator.poll_output() {
+            had_any = true;
             match output {
                 Output::ViewStale => {
                     let view = self.coordinator.take_view(self.clock.now());
@@ -308,13 +350,16 @@ impl Driver {
                 Output::Mesh(output) => self.carry_out(output),
             }
         }
-        self.send_frames();
-        self.remember();
+        had_any
     }
 
     fn carry_out(&mut self, output: mesh::Output) {
         match output {
-            mesh::Output::Dial { node, addresses } => self.dial(node, &addresses),
+            mesh::Output::Dial { node, addresses } => self.dial_for_link(node, &addresses),
+            mesh::Output::Close { peer, reason: CloseReason::Surplus } => {
+                tracing::debug!(peer = peer.short(), "ending the link, not the connection");
+                self.ending.insert(peer, Instant::now() + links::BYE_MAX);
+            }
             mesh::Output::Close { peer, reason } => {
                 tracing::info!(peer = peer.short(), %reason, "closing the connection");
                 _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
@@ -433,42 +478,16 @@ impl Driver {
         });
     }
 
-    fn dial(&mut self, node: NodeId, addresses: &[String]) {
-        if !self.parts.may_dial {
-            return self.handle(Input::DialFailed { node });
-        }
-        let addresses: Vec<Multiaddr> = addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        let options = DialOpts::peer_id(peer_id(&node)).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
-        match self.parts.swarm.dial(options.build()) {
-            Ok(()) => {}
-            // A connection that is ending stands in the way: it is tried again when it is gone. Any other leads to a link by itself.
-            Err(DialError::DialPeerConditionFalse(_)) => {
-                if self.parts.swarm.is_connected(&peer_id(&node)) && !self.links.is_up(&node) {
-                    self.handle(Input::DialFailed { node });
-                }
-            }
-            Err(error) => {
-                tracing::debug!(node = node.short(), %error, "cannot dial");
-                self.handle(Input::DialFailed { node });
-            }
-        }
-    }
-
     fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
-                self.on_connected(peer_id, num_established.get())
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+                self.on_connected(peer_id, connection_id, num_established.get())
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 let loss = if cause.is_some() { LinkLoss::Lost } else { LinkLoss::Closed };
                 self.on_disconnected(peer_id, num_established, loss);
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if let Some(node) = node_id(&peer) {
-                    tracing::debug!(node = node.short(), %error, "dial failed");
-                    self.handle(Input::DialFailed { node });
-                }
-            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_failed(connection_id, &error),
             SwarmEvent::NewListenAddr { address, .. } => self.on_addresses(|listening| listening.add(&address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_addresses(|listening| listening.remove(&address)),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener had trouble"),
@@ -478,7 +497,9 @@ impl Driver {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. })) => {
                 if let Some(peer) = node_id(&peer) {
-                    self.handle(Input::Rtt { peer, ms: rtt.as_millis() as u32 });
+                    let ms = rtt.as_millis() as u32;
+                    self.round_trips.insert(peer, ms);
+                    self.handle(Input::Rtt { peer, ms });
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
@@ -489,29 +510,6 @@ impl Driver {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn on_connected(&mut self, peer: PeerId, connections: u32) {
-        let Some(node) = node_id(&peer) else { return };
-        let Some(chain) = self.parts.gate.chain_of(&node) else {
-            // The gate admits before the swarm sees a connection, so this is a peer of the mesh we just left.
-            _ = self.parts.swarm.disconnect_peer_id(peer);
-            return;
-        };
-        // On a second connection the link begins anew: the peer may have crashed and come back, which the first one cannot tell yet.
-        tracing::debug!(node = node.short(), connections, "connected");
-        self.links.open(node);
-        self.handle(Input::LinkUp { peer: node, chain, rtt_ms: 0 });
-    }
-
-    fn on_disconnected(&mut self, peer: PeerId, connections_left: u32, loss: LinkLoss) {
-        if let Some(node) = node_id(&peer)
-            && connections_left == 0
-        {
-            self.links.close(&node);
-            self.wants_send.remove(&node);
-            self.handle(Input::LinkDown { peer: node, cause: loss });
         }
     }
 
@@ -550,38 +548,9 @@ impl Driver {
     fn on_stream(&mut self, accepted: Accepted) {
         let Some(peer) = node_id(&accepted.peer) else { return };
         if accepted.protocol == DATA {
-            self.parts.server.accept(peer, Box::new(accepted.stream));
-        } else if self.links.read(peer, accepted.stream) {
-            self.begin_link(peer);
-        }
-    }
-
-    fn on_link(&mut self, event: LinkEvent) {
-        match event {
-            LinkEvent::Frame { peer, frame } if self.links.is_up(&peer) => self.handle(Input::Frame { peer, frame }),
-            LinkEvent::BadFrame { peer, error } if self.links.is_up(&peer) => self.handle(Input::BadFrame { peer, error }),
-            LinkEvent::Broken { peer, epoch } if self.links.is_current(&peer, epoch) => self.reopen(peer),
-            // Writable: `settle` pulls the next frame. The rest is of links that are gone.
-            _ => {}
-        }
-    }
-
-    /// Our control stream broke but a connection is left: begin the link anew on it. The peer sees a new stream and does the same. Where
-    /// that does not last, the peer listens to somebody else with our key, and hears us again on a new connection.
-    fn reopen(&mut self, peer: NodeId) {
-        if self.links.broke_again(peer) {
-            tracing::debug!(peer = peer.short(), "the peer does not keep our control stream: connecting anew");
-            _ = self.parts.swarm.disconnect_peer_id(peer_id(&peer));
-        } else if self.parts.swarm.is_connected(&peer_id(&peer)) {
-            self.links.open(peer);
-            self.begin_link(peer);
-        }
-    }
-
-    /// What was said over the link before is void, on both sides.
-    fn begin_link(&mut self, peer: NodeId) {
-        if let Some(chain) = self.parts.gate.chain_of(&peer) {
-            self.handle(Input::LinkUp { peer, chain, rtt_ms: 0 });
+            self.parts.server.accept(peer, Box::new(self.parts.usage.count(peer, accepted.stream)));
+        } else {
+            self.on_control_stream(peer, accepted);
         }
     }
 
@@ -591,14 +560,15 @@ impl Driver {
                 self.offers.clone_from(&offers);
                 self.handle(Input::Offer(offers));
             }
-            Command::Nodes(reply) => _ = reply.send(self.coordinator.nodes(self.clock.now())),
+            Command::Nodes(reply) => _ = reply.send(self.known_nodes()),
             Command::Tally(reply) => _ = reply.send(self.tally()),
             Command::Body(hash, reply) => {
                 _ = reply.send(self.coordinator.mesh().body(&hash).map(|body| Arc::clone(&body.body)));
             }
+            Command::Connect(node, waiter) => self.connect(node, waiter),
             Command::Listening(reply) => _ = reply.send(self.listening.addresses()),
             Command::Members(reply) => {
-                let known = |(record, member): (&NodeRecord, _)| KnownNode::new(Some(record.name.clone()), member);
+                let known = |(record, member): (&NodeRecord, _)| KnownMember::new(Some(record.name.clone()), member);
                 _ = reply.send(self.coordinator.mesh().members().map(known).collect());
             }
             Command::Revoke(revocation, done) => {
@@ -631,6 +601,8 @@ impl Driver {
             _ = self.parts.swarm.disconnect_peer_id(peer);
         }
         self.links.restart(Arc::new(MemoVerifier::new(membership.mesh)));
+        self.ending.clear();
+        self.dials = Dials::default();
         self.wants_send.clear();
         self.parts.membership = membership;
         self.parts.incarnation = self.coordinator.mesh().incarnation();

@@ -5,7 +5,8 @@
 //! executor -> asker      received | (accepted | busy | refused)      then, after accepted:  chunk* | 0 | trailer
 //! ```
 //! `received` follows the head at once, so that an asker with another choice need not wait for a node that is gone. It may be left out where
-//! the verdict itself comes at once.
+//! the verdict itself comes at once. A head may ask for a quote instead: its version is [`QUOTE`], there is no body, and the verdict says how
+//! busy the capability is. Nodes that do not know that refuse it as any version that they do not speak.
 //!
 //! Every frame is a big-endian `u32` length and that many bytes; a chunk of length 0 announces the trailer. The asker keeps its half of
 //! the stream open until it has read the trailer: closing or resetting it earlier means "stop, nobody listens any more".
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 /// What this build speaks.
 pub const VERSION: u8 = 1;
+/// In place of the version: nothing is to be done, only the load is asked for.
+pub const QUOTE: u8 = 2;
 /// Largest head, answer or trailer.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Largest piece of an answer in one frame; larger pieces are cut.
@@ -55,6 +58,8 @@ pub enum Verdict {
     Refused { why: Why, message: String },
     /// It is there and reads on; the verdict follows.
     Received,
+    /// How busy the capability is. Nothing was done, and nothing was to be done.
+    Quote { load: Load },
 }
 
 /// Why an executor refused.
@@ -244,6 +249,10 @@ mod tests {
             (frame(&Verdict::Busy { wait_ms: 7, load: Load::default() }), "00000009010700000000000000"),
             (frame(&refused), "000000050200026e6f"),
             (frame(&Verdict::Received), "0000000103"),
+            (
+                frame(&Verdict::Quote { load: Load { running: 3, waiting: 1, slots: 4, ..Load::default() } }),
+                "000000080403010400000000",
+            ),
             (frame(&trailer), "0000000f02fb2c010000000000000001016500"),
         ] {
             assert_eq!(hex::encode(bytes.unwrap()), golden);

@@ -4,9 +4,11 @@
 //! Dropping an [`Answer`] at any point stops the engine that makes it, on this machine or another.
 
 mod proofs;
+mod quotes;
 mod recent;
 mod remote;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ use crate::metrics::{Metrics, Now};
 use crate::provider::{Execution, Provider, Rejection};
 use proofs::CHECKS_MAX;
 pub use proofs::Proofs;
+pub use quotes::{Asked, Quotes};
 pub use recent::RecentModels;
 use remote::RemoteAnswer;
 pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
@@ -57,6 +60,7 @@ pub struct Executor {
     pub experiences: Experiences,
     pub recent: RecentModels,
     pub proofs: Proofs,
+    pub quotes: Quotes,
     pub embedder: Arc<EmbedderSlot>,
     pub metrics: Metrics,
     /// False in provider mode: own requests never leave.
@@ -268,16 +272,27 @@ impl Executor {
         resting.filter_map(|excluded| self.experiences.rests_for(&excluded.id)).min()
     }
 
-    /// Decides, and again without whoever was chosen for what it is not.
+    /// Decides, and once more where those who would be tried first had to be asked how busy they are.
     async fn decide(&self, intent: &mut Intent) -> Decision {
+        let view = self.view.load_full();
+        let decision = self.decide_by(&view, intent).await;
+        let Some(pair) = self.quotes.wanted(self.me, &view, &decision) else { return decision };
+        let quotes = self.quotes.ask(&view, pair).await;
+        let heard: BTreeMap<_, _> = quotes.iter().filter_map(|quote| Some((quote.id.clone(), quote.load?))).collect();
+        let decision =
+            if heard.is_empty() { decision } else { self.decide_by(&self.view.load().with_loads(&heard), intent).await };
+        Decision { quotes, ..decision }
+    }
+
+    /// Decides, and again without whoever was chosen for what it is not.
+    async fn decide_by(&self, view: &RoutingView, intent: &mut Intent) -> Decision {
         let mut rng = ChaCha12Rng::from_seed(crate::chance::random_bytes());
         let mut checks = 0;
         loop {
-            let view = self.view.load_full();
-            self.proofs.exclude_liars(&view, intent);
-            let decision = self.experiences.decide(&view, intent, &mut rng);
+            self.proofs.exclude_liars(view, intent);
+            let decision = self.experiences.decide(view, intent, &mut rng);
             checks += 1;
-            if checks > CHECKS_MAX || self.proofs.holds(&view, &decision).await {
+            if checks > CHECKS_MAX || self.proofs.holds(view, &decision).await {
                 return decision;
             }
         }
@@ -356,7 +371,7 @@ impl Executor {
     }
 
     async fn begin_there(&self, candidate: &Candidate, ask: &Ask, receipt: Duration) -> Result<Beginning, (Failure, String)> {
-        let stream = self.data_plane.open(&candidate.id.node).await;
+        let stream = self.data_plane.open(&candidate.id.node, receipt).await;
         let stream = stream.map_err(|error| (Failure::Unreachable, format!("cannot reach {}: {error}", candidate.node_name)))?;
         let certificate = **self.certificate.load();
         let (call, loads) = (self.call(candidate, ask), self.loads_heard.clone());

@@ -25,6 +25,13 @@ pub struct Metrics {
     waiting: IntGauge,
     circuits_open: IntGauge,
     resident_bytes: IntGauge,
+    /// Peers that this node gossips with.
+    pub links: IntGauge,
+    /// Connections to other nodes, whatever for.
+    pub connections: IntGauge,
+    dials: IntCounterVec,
+    /// Loads that were asked for, by outcome.
+    pub quotes: IntCounterVec,
 }
 
 /// What gauges show at the moment.
@@ -66,12 +73,29 @@ impl Metrics {
             waiting: gauge("atmo_waiting_requests", "Requests that wait for a slot of this node's backends now"),
             circuits_open: gauge("atmo_circuits_open", "Capabilities that are left alone for a while because they failed"),
             resident_bytes: gauge("atmo_resident_bytes", "Memory that the node's process holds"),
+            dials: counter(
+                "atmo_dials_total",
+                "Nodes that were dialled, for gossip (link) or for requests, and whether they were reached",
+                &["purpose", "outcome"],
+            ),
+            quotes: counter(
+                "atmo_quotes_total",
+                "Loads asked of other nodes before a choice: answered, unanswered",
+                &["outcome"],
+            ),
+            links: gauge("atmo_links", "Nodes that this node gossips with"),
+            connections: gauge("atmo_connections", "Connections to other nodes, for gossip and for requests"),
             registry,
         }
     }
 
     pub fn attempt_failed(&self, cause: &str) {
         self.attempts_failed.with_label_values(&[cause]).inc();
+    }
+
+    pub fn dialled(&self, for_link: bool, reached: bool) {
+        let purpose = if for_link { "link" } else { "request" };
+        self.dials.with_label_values(&[purpose, if reached { "reached" } else { "failed" }]).inc();
     }
 
     pub fn waited_in_queue(&self, wait: Duration) {

@@ -21,10 +21,10 @@ use crate::backends::Backends;
 use crate::commands::Commands;
 use crate::config::{Api, Config};
 use crate::data_plane::{DataPlane, Nowhere, OverSwarm};
-use crate::driver::clock::wall_ms;
+use crate::driver::clock::{Clock, wall_ms};
 use crate::driver::{self, Driver, DriverHandle, Parts};
 use crate::embedder::EmbedderSlot;
-use crate::execute::{Executor, LOADS_WAITING_MAX, Proofs, RecentModels};
+use crate::execute::{Asked, Executor, LOADS_WAITING_MAX, Proofs, Quotes, RecentModels};
 use crate::feedback::Experiences;
 use crate::jobs::Jobs;
 use crate::keys::Keys;
@@ -34,6 +34,7 @@ use crate::provider::Provider;
 use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::swarm::usage::Usage;
 use crate::{control, membership, peer, platform, proxy, swarm};
 
 /// Running requests have this long to finish when the node stops.
@@ -183,13 +184,13 @@ impl Start {
         gate.know(Arc::new(membership::revocations(&store, &current.membership.mesh, wall_ms())?));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;
-        let (mut swarm, opener, accepted) = swarm::build(&keypair, Arc::clone(&gate), online && config.mdns)?;
+        let unused_max = Duration::from_secs(config.network.unused_seconds);
+        let (mut swarm, opener, accepted) = swarm::build_keeping(&keypair, Arc::clone(&gate), online && config.mdns, unused_max)?;
         if online {
             let kept = store.state()?.ports;
             let ports = driver::open_listeners(&mut swarm, &config.listen, kept)?;
             store.save_ports(ports.or(kept))?;
         }
-        let data_plane: Arc<dyn DataPlane> = if online { Arc::new(OverSwarm(opener.clone())) } else { Arc::new(Nowhere) };
         let request_max = Duration::from_secs(config.limits.request_seconds);
         let (loads_heard, loads) = mpsc::channel(LOADS_WAITING_MAX);
         let limits = serve::Limits {
@@ -198,6 +199,7 @@ impl Start {
             request_time: request_max,
         };
         let server = Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), limits);
+        let (usage, clock) = (Usage::default(), Clock::start());
         let (driver, handle) = Driver::new(Parts {
             key: store.identity().clone(),
             name: config.name.clone(),
@@ -212,24 +214,41 @@ impl Start {
             provider: Arc::clone(&provider),
             server,
             swarm,
-            opener,
+            opener: opener.clone(),
             accepted,
             loads,
             found: mesh_change::known_nodes(&store, &current),
             shutdown: shutdown.clone(),
             may_dial: online,
+            network: config.network,
+            clock,
+            usage: usage.clone(),
+            metrics: metrics.clone(),
         });
+        let data_plane: Arc<dyn DataPlane> =
+            if online { Arc::new(OverSwarm { opener, driver: handle.clone(), usage }) } else { Arc::new(Nowhere) };
         let embedder = Arc::new(EmbedderSlot::new(store.dir()));
+        let certificate = Arc::new(ArcSwap::from_pointee(current.chain.hash()));
+        let quotes = Quotes {
+            data_plane: Arc::clone(&data_plane),
+            certificate: Arc::clone(&certificate),
+            loads_heard: loads_heard.clone(),
+            clock,
+            stale_ms: config.network.load_stale_ms,
+            asked: Asked::default(),
+            counted: metrics.quotes.clone(),
+        };
         let executor = Arc::new(Executor {
             me: id,
             view: Arc::clone(&view),
-            certificate: Arc::new(ArcSwap::from_pointee(current.chain.hash())),
+            certificate,
             provider: Arc::clone(&provider),
             data_plane,
             loads_heard,
             experiences: Experiences::default(),
             recent: RecentModels::default(),
             proofs: Proofs::new(handle.clone(), Arc::clone(&embedder)),
+            quotes,
             embedder,
             metrics,
             mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),

@@ -160,6 +160,11 @@ impl Provider {
         self.served.load().values().map(|served| (served.slug.clone(), served.gauge.load())).collect()
     }
 
+    /// How busy one capability is; `None` where it is not offered.
+    pub fn load_of(&self, slug: &Slug) -> Option<Load> {
+        self.served.load().get(slug).map(|served| served.gauge.load())
+    }
+
     /// What went wrong with the last request of `backend`, if something did.
     pub fn trouble(&self, backend: &str) -> Option<Trouble> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()

@@ -20,7 +20,7 @@ use crate::control::{CommandError, RevokeRequest};
 use crate::membership::{self, Membership, MembershipError, rfc3339};
 use crate::store::{Store, StoredMesh};
 
-pub use known::{Known, KnownNode, Meant, UnclearTarget};
+pub use known::{Known, KnownMember, Meant, UnclearTarget};
 
 /// Why nothing was revoked. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub struct Prepared {
     /// What was revoked before: there is nothing to do.
     pub already: bool,
     /// Whose membership would end.
-    pub ends: Vec<KnownNode>,
+    pub ends: Vec<KnownMember>,
     membership: Membership,
     after: Revocations,
 }
@@ -85,7 +85,7 @@ pub struct Prepared {
 pub fn prepare(
     store: &Store,
     request: &RevokeRequest,
-    nodes: Vec<KnownNode>,
+    nodes: Vec<KnownMember>,
     by: &str,
     now_ms: u64,
 ) -> Result<Prepared, RevokeError> {
@@ -212,7 +212,7 @@ fn cut(name: &str) -> String {
 impl Prepared {
     /// What would happen, or did.
     pub fn to_json(&self) -> Value {
-        let ends: Vec<Value> = self.ends.iter().map(KnownNode::to_json).collect();
+        let ends: Vec<Value> = self.ends.iter().map(KnownMember::to_json).collect();
         let mut json = shown(&self.revocation, true);
         json["already"] = self.already.into();
         json["ends"] = ends.into();

@@ -124,6 +124,9 @@ impl Server {
         if let Some(refusal) = self.refusal(&peer, &head) {
             return exchange::write_verdict(&mut stream, &refusal).await;
         }
+        if head.version == exchange::QUOTE {
+            return exchange::write_verdict(&mut stream, &self.quote(&head)).await;
+        }
         let (mut reading, mut writing) = stream.split();
         let remaining = Duration::from_millis(u64::from(head.remaining_ms)).min(self.limits.request_time);
         // An asker that takes the answer too slowly, or not at all, must not hold a slot for ever.
@@ -144,7 +147,7 @@ impl Server {
 
     /// Members alone have streams at all; asking needs a role besides.
     fn refusal(&self, peer: &NodeId, head: &RequestHead) -> Option<Verdict> {
-        let (why, message) = if head.version != exchange::VERSION {
+        let (why, message) = if ![exchange::VERSION, exchange::QUOTE].contains(&head.version) {
             (Why::Malformed, format!("this node speaks version {} of requests, not {}", exchange::VERSION, head.version))
         } else {
             match self.gate.roles(peer) {
@@ -154,6 +157,13 @@ impl Server {
             }
         };
         Some(Verdict::Refused { why, message })
+    }
+
+    /// How busy this node is with what is asked for.
+    fn quote(&self, head: &RequestHead) -> Verdict {
+        let not_offered =
+            || Verdict::Refused { why: Why::NotOffered, message: format!("this node does not offer `{}`", head.slug) };
+        self.provider.load_of(&head.slug).map_or_else(not_offered, |load| Verdict::Quote { load })
     }
 
     async fn answer(

@@ -5,6 +5,7 @@
 //! here decides anything about the mesh.
 
 pub mod streams;
+pub mod usage;
 
 use std::io;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ const CONNECTIONS_MAX: u32 = 256;
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A connection on which nothing arrives for this long is lost: the mesh takes its peer for dead by then.
 const QUIC_IDLE_MAX: Duration = Duration::from_secs(6);
+/// A connection without gossip and without requests is kept this long for the next request.
+pub const UNUSED_MAX: Duration = Duration::from_secs(60);
 /// What a peer may have open towards us at once.
 const QUIC_STREAMS_MAX: u32 = 2048;
 
@@ -77,6 +80,16 @@ pub fn build(
     gate: Arc<Gate>,
     with_mdns: bool,
 ) -> io::Result<(Swarm<Behaviour>, Opener, mpsc::Receiver<Accepted>)> {
+    build_keeping(key, gate, with_mdns, UNUSED_MAX)
+}
+
+/// The same where unused connections are kept for another time than [`UNUSED_MAX`].
+pub fn build_keeping(
+    key: &Keypair,
+    gate: Arc<Gate>,
+    with_mdns: bool,
+    unused_max: Duration,
+) -> io::Result<(Swarm<Behaviour>, Opener, mpsc::Receiver<Accepted>)> {
     let me = key.public().to_peer_id();
     let gated = transport(key)?
         .and_then(move |(peer, muxer), _| gate.clone().admit(peer, muxer).boxed())
@@ -95,6 +108,8 @@ pub fn build(
         mdns: with_mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), me)).transpose()?.into(),
         streams,
     };
-    let config = swarm::Config::with_tokio_executor().with_substream_upgrade_protocol_override(Version::V1Lazy);
+    let config = swarm::Config::with_tokio_executor()
+        .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        .with_idle_connection_timeout(unused_max);
     Ok((Swarm::new(gated, behaviour, me, config), opener, accepted))
 }

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use atmo_protocol::{MeshId, Revocation};
 use atmo_protocol::mesh::Blame;
 use atmo_protocol::record::Announcement;
 use atmo_protocol::wire::{Blob, Body, DirectVerifier, VerifiedChain, Verifier};
+use atmo_protocol::{MeshId, Revocation};
 
 use crate::chance::fold;
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::change::{changes, milliseconds};
-use crate::route::{Candidate, Decision, Reason};
+use crate::route::{Candidate, Decision, Quote, Reason};
 use crate::score::price::Micros;
 
 /// Widest line.
@@ -20,7 +20,8 @@ const EXCLUDED_SHOWN: usize = 3;
 
 pub fn screen(decision: &Decision) -> String {
     let mut lines = vec![headline(decision)];
-    lines.extend(meaning_of(&decision.reason).into_iter().chain(draw(decision)).map(|line| format!("  {line}")));
+    let said = meaning_of(&decision.reason).into_iter().chain(draw(decision)).chain(quoted(decision));
+    lines.extend(said.map(|line| format!("  {line}")));
     if !decision.candidates.is_empty() {
         lines.extend(table(decision));
     }
@@ -61,6 +62,19 @@ fn draw(decision: &Decision) -> Option<String> {
     })
 }
 
+/// What was asked of the best before it was decided.
+fn quoted(decision: &Decision) -> Option<String> {
+    let one = |quote: &Quote| {
+        let name = fitted(&quote.name, 24);
+        match quote.load {
+            Some(load) => format!("{name} has {} running, {} waiting", load.running, load.waiting),
+            None => format!("{name} did not answer"),
+        }
+    };
+    let said: Vec<String> = decision.quotes.iter().map(one).collect();
+    (!said.is_empty()).then(|| format!("asked just now: {}", said.join("; ")))
+}
+
 /// What would have changed the choice, or that no single thing would.
 fn changes_of(decision: &Decision) -> Vec<String> {
     let changes = changes(decision);
@@ -68,7 +82,9 @@ fn changes_of(decision: &Decision) -> Vec<String> {
     let hopeless = beaten.filter(|runner_up| changes.iter().all(|change| change.capability != runner_up.name));
     let hopeless = hopeless.map(|runner_up| format!("  * no single factor would have put {} first", fitted(&runner_up.name, 40)));
     let shown = changes.into_iter().map(|change| format!("  * {}", change.text));
-    hopeless.into_iter().chain(shown).take(CHANGES_SHOWN).collect()
+    // What was asked takes a line.
+    let room = CHANGES_SHOWN - usize::from(!decision.quotes.is_empty());
+    hopeless.into_iter().chain(shown).take(room).collect()
 }
 
 /// The chosen one, the runner-up and the next, factor by factor.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use atmo_protocol::CapabilityId;
+use atmo_protocol::record::Load;
 use serde::ser::{Serialize, Serializer};
 
 use crate::explain::{CandidateRow, Explanation};
@@ -33,6 +34,8 @@ pub struct Decision {
     pub excluded_total: usize,
     /// All that were excluded, by what excluded them, the most frequent first.
     pub excluded_by: Vec<ExcludedBy>,
+    /// Who was asked for its load before this was decided, because what was known of it was stale.
+    pub quotes: Vec<Quote>,
     pub reason: Reason,
 }
 
@@ -59,6 +62,18 @@ pub struct Candidate {
     pub expected: Expected,
     /// What it would take at most by estimate.
     pub cost: Micros,
+}
+
+/// What a candidate's node was asked of its load, and what it said.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Quote {
+    pub id: CapabilityId,
+    /// `node/slug`
+    pub name: String,
+    /// How old the load was that was known before; `None` where none was.
+    pub known_ms: Option<u32>,
+    /// `None` where no answer came in time.
+    pub load: Option<Load>,
 }
 
 /// One capability that a hard constraint ruled out.
@@ -130,6 +145,7 @@ impl Decision {
             excluded: Vec::new(),
             excluded_total: 0,
             excluded_by: Vec::new(),
+            quotes: Vec::new(),
             reason: Reason::Refused(refusal),
         }
     }

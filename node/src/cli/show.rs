@@ -9,12 +9,13 @@ use super::session::{Session, Stop};
 use crate::control::Request;
 use crate::doctor::{self, Verdict};
 
-const NODE_COLUMNS: [Column; 8] = [
+const NODE_COLUMNS: [Column; 9] = [
     ("NAME", &["name"]),
     ("NODE", &["node_id", "id"]),
     ("MODE", &["mode"]),
     ("HOPS", &["hops"]),
     ("STATE", &["state"]),
+    ("CONTACT", &["contact"]),
     ("RTT MS", &["rtt_ms"]),
     ("OFFERS", &["capabilities"]),
     ("ADDRESSES", &["addresses"]),

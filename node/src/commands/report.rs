@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use atmo_capabilities::coordinator::NodeView;
 use atmo_capabilities::view::{Condition, Routable, Standing};
 use atmo_protocol::{Mode, NodeId, Roles};
 use serde_json::{Value, json};
 
 use crate::backends::BackendStatus;
 use crate::control::CommandError;
+use crate::driver::{Contact, KnownNode};
 use crate::membership::{mesh_json, rfc3339, role_names};
 use crate::mesh_change;
 use crate::node::Node;
@@ -19,8 +19,8 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
     let tally = node.driver.tally().await.map_err(CommandError::failed)?;
     let current = node.current();
     let membership = &current.membership;
-    let peers =
-        nodes.iter().filter(|other| other.id != node.id && other.standing == Standing::Alive && other.hops.is_some()).count();
+    let peers = nodes.iter().filter(|other| is_reached(node, other)).count();
+    let in_touch = |contact: Contact| nodes.iter().filter(|other| other.contact == Some(contact)).count();
     let open_circuits: Vec<String> = node.executor.experiences.open_circuits().iter().map(|id| node.name_of(id)).collect();
     Ok(json!({
         "node_id": node.id.to_string(),
@@ -34,6 +34,8 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "certificate": membership.member.lineage.last().map(|own| format!("{}@{}", own.serial, own.issuer)),
         "certificate_expires_at": rfc3339(membership.member.expires_ms),
         "peers": peers,
+        "links": in_touch(Contact::Link),
+        "connections": in_touch(Contact::Link) + in_touch(Contact::Connection),
         "capabilities": reachable(node).count(),
         "api": node.api,
         "listen": listen,
@@ -79,7 +81,7 @@ fn backends(node: &Node) -> Vec<BackendStatus> {
 }
 
 /// What the user should know without asking.
-fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
+fn warnings(node: &Node, nodes: &[KnownNode]) -> Vec<String> {
     let ended = revoked(node).map(|told| {
         format!("{told}: the mesh refuses it, and it serves itself alone; `atmo leave`, then join with a new code if you are given one")
     });
@@ -88,7 +90,7 @@ fn warnings(node: &Node, nodes: &[NodeView]) -> Vec<String> {
         None => roles(node).into_iter().chain(alone(node, nodes)).collect(),
     };
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-    for other in nodes.iter().filter(|other| other.standing == Standing::Alive) {
+    for other in nodes.iter().map(|other| &other.view).filter(|other| other.standing == Standing::Alive) {
         *names.entry(&other.name).or_default() += 1;
     }
     let shared = names.into_iter().filter(|(_, count)| *count > 1);
@@ -130,15 +132,15 @@ fn roles(node: &Node) -> Vec<String> {
 }
 
 /// A member that reaches nobody should say whom it tried.
-fn alone(node: &Node, nodes: &[NodeView]) -> Option<String> {
+fn alone(node: &Node, nodes: &[KnownNode]) -> Option<String> {
     const SHOWN_MAX: usize = 3;
     let current = node.current();
-    let reached = nodes.iter().any(|other| other.id != node.id && other.standing == Standing::Alive && other.hops.is_some());
-    if reached || node.mode == Mode::Standalone {
+    if nodes.iter().any(|other| is_reached(node, other)) || node.mode == Mode::Standalone {
         return None;
     }
     let mut known: BTreeMap<NodeId, Vec<String>> = mesh_change::known_nodes(&node.store, &current).into_iter().collect();
-    known.extend(nodes.iter().filter(|other| other.id != node.id).map(|other| (other.id, other.addresses.clone())));
+    let others = nodes.iter().map(|other| &other.view).filter(|other| other.id != node.id);
+    known.extend(others.map(|other| (other.id, other.addresses.clone())));
     if known.is_empty() {
         return None;
     }
@@ -153,11 +155,17 @@ fn alone(node: &Node, nodes: &[NodeView]) -> Option<String> {
 
 pub async fn nodes(node: &Node, all: bool) -> Result<Value, CommandError> {
     let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
-    let here = |other: &&NodeView| all || (other.standing == Standing::Alive && other.hops.is_some());
+    let here = |other: &&KnownNode| all || other.view.id == node.id || is_reached(node, other);
     Ok(nodes.iter().filter(here).map(|other| one_node(node, other)).collect())
 }
 
-fn one_node(node: &Node, other: &NodeView) -> Value {
+fn is_reached(node: &Node, other: &KnownNode) -> bool {
+    let other = &other.view;
+    other.id != node.id && other.standing == Standing::Alive && other.hops.is_some()
+}
+
+fn one_node(node: &Node, known: &KnownNode) -> Value {
+    let other = &known.view;
     json!({
         "id": other.id.to_string(),
         "name": other.name,
@@ -167,6 +175,7 @@ fn one_node(node: &Node, other: &NodeView) -> Value {
         "this": other.id == node.id,
         "capabilities": other.capabilities,
         "rtt_ms": other.rtt_ms,
+        "contact": known.contact,
         "addresses": other.addresses,
         "labels": other.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         "age_ms": other.age_ms,

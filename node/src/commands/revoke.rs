@@ -11,7 +11,7 @@ use crate::control::{CommandError, RevokeRequest};
 use crate::driver::clock::wall_ms;
 use crate::membership;
 use crate::node::Node;
-use crate::revoke::{self, KnownNode, Prepared};
+use crate::revoke::{self, KnownMember, Prepared};
 
 /// Neighbours have this long to say that they have it; whoever is slower hears of it all the same.
 const SPREAD_WAIT: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub async fn revoke(node: &Node, request: RevokeRequest) -> Result<Value, Comman
 }
 
 /// What is spread is on disk before.
-async fn on_disk(node: &Node, request: RevokeRequest, nodes: Vec<KnownNode>) -> Result<Prepared, CommandError> {
+async fn on_disk(node: &Node, request: RevokeRequest, nodes: Vec<KnownMember>) -> Result<Prepared, CommandError> {
     let (store, name, live) = (Arc::clone(&node.store), node.name.clone(), node.gate.revocations());
     let mesh = node.current().membership.mesh;
     let work = move || {

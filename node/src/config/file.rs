@@ -34,6 +34,7 @@ pub struct ConfigFile {
     pub log: Option<LogFilter>,
     pub labels: BTreeMap<String, String>,
     pub limits: Limits,
+    pub network: Network,
     pub backends: Vec<Backend>,
 }
 
@@ -52,6 +53,7 @@ impl Default for ConfigFile {
             log: None,
             labels: BTreeMap::new(),
             limits: Limits::default(),
+            network: Network::default(),
             backends: Vec::new(),
         }
     }
@@ -91,6 +93,35 @@ impl Limits {
         zero.map_or(Ok(()), |(name, _)| {
             Err(format!("limits.{name} = 0 would refuse every request; leave it out for the default"))
         })
+    }
+}
+
+/// How a node keeps in touch with the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// With so many nodes that it gossips with, this one looks for no more; others may still choose it.
+    pub links: u32,
+    /// A connection that carries neither gossip nor requests is closed after this time.
+    pub unused_seconds: u64,
+    /// A load that was heard longer ago is asked for anew where it decides.
+    pub load_stale_ms: u32,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        // As many links as the mesh takes at most, so that the mesh decides. After about the time of a usual answer a load is another.
+        let links = atmo_protocol::config::LINKS_MAX as u32;
+        Self { links, unused_seconds: crate::swarm::UNUSED_MAX.as_secs(), load_stale_ms: 10_000 }
+    }
+}
+
+impl Network {
+    fn check(&self) -> Result<(), String> {
+        if self.links == 0 {
+            return Err("network.links = 0 would cut the node off; `mode = \"standalone\"` does that".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -280,6 +311,7 @@ impl ConfigFile {
         file.find_paths_from(path.parent().unwrap_or(Path::new("")));
         file.check_names().map_err(wrong)?;
         file.limits.check().map_err(wrong)?;
+        file.network.check().map_err(wrong)?;
         Ok(file)
     }
 

@@ -7,7 +7,8 @@ use atmo_protocol::mesh::Now;
 /// With nothing to wait for, look again this often; a wake-up a minute costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Monotonic time since the node started, beside the wall clock.
+/// Monotonic time since the node started, beside the wall clock. A copy tells the same time.
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
 }

@@ -66,6 +66,7 @@ impl RemoteAnswer {
             }
             Verdict::Refused { why, message } => Err(Rejection::Refused { why, message }),
             Verdict::Received => Err(lost(io::Error::new(io::ErrorKind::InvalidData, "it acknowledged the request twice"))),
+            Verdict::Quote { .. } => Err(lost(io::Error::new(io::ErrorKind::InvalidData, "it answered what was not asked"))),
         }
     }
 

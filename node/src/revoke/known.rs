@@ -21,7 +21,7 @@ const AT: char = '@';
 
 /// A node, as far as it is known.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KnownNode {
+pub struct KnownMember {
     pub id: NodeId,
     pub name: Option<String>,
     /// How it was admitted; empty where only its address is known.
@@ -32,7 +32,7 @@ pub struct KnownNode {
 /// Everything that a word may mean.
 #[derive(Debug)]
 pub struct Known {
-    nodes: BTreeMap<NodeId, KnownNode>,
+    nodes: BTreeMap<NodeId, KnownMember>,
     /// This node's own, with when they expire in unix milliseconds.
     invitations: BTreeMap<NodeId, u64>,
     mesh: atmo_protocol::MeshId,
@@ -83,7 +83,7 @@ enum Kind {
     Invitation,
 }
 
-impl KnownNode {
+impl KnownMember {
     pub fn new(name: Option<String>, member: &Member) -> Self {
         Self { id: member.node, name, lineage: member.lineage.clone(), roles: Some(member.roles) }
     }
@@ -118,15 +118,15 @@ fn is_prefix(word: &str, id: &NodeId) -> bool {
 
 impl Known {
     /// What the folder knows, and `nodes`, which know more.
-    pub fn of(store: &Store, membership: &Membership, nodes: Vec<KnownNode>) -> Result<Self, MembershipError> {
+    pub fn of(store: &Store, membership: &Membership, nodes: Vec<KnownMember>) -> Result<Self, MembershipError> {
         let mut all = BTreeMap::new();
         for peer in store.address_book(&membership.mesh)? {
-            all.insert(peer.node, KnownNode { id: peer.node, name: None, lineage: Vec::new(), roles: None });
+            all.insert(peer.node, KnownMember { id: peer.node, name: None, lineage: Vec::new(), roles: None });
         }
         let ledger = store.invitations(&membership.mesh)?.map(|bytes| Ledger::decode(&bytes)).transpose()?.unwrap_or_default();
         let chains = ledger.invitations().flat_map(|held| held.chains());
-        let admitted = chains.filter_map(|bytes| Chain::decode(bytes).ok()).filter_map(|chain| KnownNode::of_chain(&chain));
-        let own = KnownNode::new(None, &membership.member);
+        let admitted = chains.filter_map(|bytes| Chain::decode(bytes).ok()).filter_map(|chain| KnownMember::of_chain(&chain));
+        let own = KnownMember::new(None, &membership.member);
         for node in admitted.chain([own]).chain(nodes) {
             all.insert(node.id, node);
         }
@@ -135,14 +135,14 @@ impl Known {
         Ok(Self { nodes: all, invitations, mesh: membership.mesh, root })
     }
 
-    pub fn nodes(&self) -> impl Iterator<Item = &KnownNode> {
+    pub fn nodes(&self) -> impl Iterator<Item = &KnownMember> {
         self.nodes.values()
     }
 
     /// Who may revoke, as people know them.
     pub fn admins(&self) -> Vec<String> {
-        let is_admin = |node: &&KnownNode| node.roles.is_some_and(|roles| roles.contains(Roles::ADMIN));
-        self.nodes.values().filter(is_admin).map(KnownNode::label).collect()
+        let is_admin = |node: &&KnownMember| node.roles.is_some_and(|roles| roles.contains(Roles::ADMIN));
+        self.nodes.values().filter(is_admin).map(KnownMember::label).collect()
     }
 
     /// The node that is called `word`.
@@ -207,7 +207,7 @@ impl Known {
         let known: BTreeSet<(NodeId, NodeId)> =
             acts.filter(|act| act.serial == serial && is_issuer(&act.issuer)).map(|act| (act.issuer, act.node)).collect();
         let meant = known.into_iter().map(|(issuer, node)| {
-            let subject = self.nodes.get(&node).map_or_else(|| node.short(), KnownNode::label);
+            let subject = self.nodes.get(&node).map_or_else(|| node.short(), KnownMember::label);
             let name = format!("of {}", self.nodes.get(&node).and_then(|node| node.name.clone()).unwrap_or_else(|| node.short()));
             let line = format!("certificate {serial}{AT}{issuer}, of node {subject}");
             (Meant { target: Target::Certificate { issuer, serial }, name, expires_ms: None }, line)

@@ -39,7 +39,7 @@ impl Folder {
     }
 
     fn prepare(&self, request: &RevokeRequest, nodes: &[(&Folder, &str)]) -> Result<Prepared, RevokeError> {
-        let known = nodes.iter().map(|(node, name)| KnownNode::new(Some((*name).to_owned()), &node.member())).collect();
+        let known = nodes.iter().map(|(node, name)| KnownMember::new(Some((*name).to_owned()), &node.member())).collect();
         prepare(&self.store, request, known, "attic", NOW + 9)
     }
 

@@ -1,8 +1,8 @@
 //! Byte streams between admitted peers: a libp2p behaviour that opens and accepts substreams of two protocols and does nothing else.
 //!
-//! Control frames and requests each have a protocol name. A stream is opened on the *newest* connection to the peer: after a crash the older
-//! ones lead to a process that is gone, which takes QUIC seconds to notice. Accepted streams wait in a bounded queue; when it is full the newest is reset, which the peer
-//! sees as "busy". Dialling is not done here: no connection, no stream.
+//! Control frames and requests each have a protocol name. Unless a connection is named, a stream is opened on the *newest* one to the peer:
+//! after a crash the older ones lead to a process that is gone, which takes QUIC seconds to notice. Accepted streams wait in a bounded
+//! queue; when it is full the newest is reset, which the peer sees as "busy". Dialling is not done here: no connection, no stream.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -34,6 +34,7 @@ const ACCEPTED_WAITING_MAX: usize = 1024;
 /// A stream that an admitted peer opened.
 pub struct Accepted {
     pub peer: PeerId,
+    pub connection: ConnectionId,
     pub protocol: StreamProtocol,
     pub stream: Stream,
 }
@@ -48,6 +49,8 @@ pub struct Opener {
 #[derive(Debug)]
 pub struct Open {
     peer: PeerId,
+    /// `None` is the newest.
+    connection: Option<ConnectionId>,
     protocol: StreamProtocol,
     reply: oneshot::Sender<io::Result<Stream>>,
 }
@@ -56,9 +59,15 @@ impl Opener {
     /// Opens a stream on the newest connection to `peer`. Fails at once with `NotConnected` where there is none. Dropping the future
     /// gives the stream up.
     pub async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> io::Result<Stream> {
+        self.open_on(peer, None, protocol).await
+    }
+
+    /// The same on one connection of several.
+    pub async fn open_on(&self, peer: PeerId, connection: Option<ConnectionId>, protocol: StreamProtocol) -> io::Result<Stream> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| io::Error::new(io::ErrorKind::NotConnected, "the connection closed");
-        self.requests.send(Open { peer, protocol, reply }).await.map_err(|_| io::Error::other("the node is stopping"))?;
+        let open = Open { peer, connection, protocol, reply };
+        self.requests.send(open).await.map_err(|_| io::Error::other("the node is stopping"))?;
         answer.await.map_err(gone)?
     }
 }
@@ -80,12 +89,14 @@ impl Behaviour {
         (behaviour, Opener { requests: requests_in }, accepted_out)
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
-        Handler { peer, accepted: self.accepted.clone(), asked: VecDeque::new(), negotiating: VecDeque::new() }
+    fn handler(&self, peer: PeerId, connection: ConnectionId) -> Handler {
+        Handler { peer, connection, accepted: self.accepted.clone(), asked: VecDeque::new(), negotiating: VecDeque::new() }
     }
 
     fn take_request(&mut self, open: Open) {
-        match self.connections.get(&open.peer).and_then(|connections| connections.last()) {
+        let connections = self.connections.get(&open.peer).map_or(&[][..], Vec::as_slice);
+        let wanted = |connection: &&ConnectionId| open.connection.is_none_or(|wanted| wanted == **connection);
+        match connections.iter().rfind(wanted) {
             Some(&connection) => self.to_handlers.push_back((open.peer, connection, open)),
             None => _ = open.reply.send(Err(io::Error::new(io::ErrorKind::NotConnected, "no connection to the node"))),
         }
@@ -98,23 +109,23 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, connection))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, connection))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
@@ -151,6 +162,7 @@ impl NetworkBehaviour for Behaviour {
 /// One connection's share of [`Behaviour`].
 pub struct Handler {
     peer: PeerId,
+    connection: ConnectionId,
     accepted: mpsc::Sender<Accepted>,
     asked: VecDeque<Open>,
     /// In the order asked for; libp2p answers with the index given in `OutboundOpenInfo`.
@@ -179,9 +191,10 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(Either, ())
     }
 
-    /// Admitted peers stay connected: the mesh decides whom to keep, not an idle timer.
+    /// Streams keep a connection: gossip for as long as the mesh wants it, requests for as long as they run. One without either goes after
+    /// a while.
     fn connection_keep_alive(&self) -> bool {
-        true
+        false
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<One, u64, Infallible>> {
@@ -200,7 +213,7 @@ impl ConnectionHandler for Handler {
     fn on_connection_event(&mut self, event: ConnectionEvent<Either, One, (), u64>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (protocol, stream), .. }) => {
-                let accepted = Accepted { peer: self.peer, protocol, stream };
+                let accepted = Accepted { peer: self.peer, connection: self.connection, protocol, stream };
                 if self.accepted.try_send(accepted).is_err() {
                     tracing::warn!(peer = %self.peer, "too many streams wait to be served: the newest was reset");
                 }
