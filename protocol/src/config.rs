@@ -57,11 +57,11 @@ pub const FETCH_ITEMS_MAX: usize = 512;
 pub const FETCH_RETRY_MS: u64 = 2_000;
 
 /// How long a record counts after it was signed. Long enough to survive a laptop's lunch break, short enough to forget ghosts.
-pub const LEASE_MS: u64 = 75 * 60 * 1_000;
+pub const LEASE_MS: u64 = 65 * 60 * 1_000;
 /// A record is signed again after this long. Renewals are most of what a large quiet mesh says, links are reliable and reconciliation
-/// finds what is lost, so half an hour is spare enough.
-pub const LEASE_RENEWAL_MS: u64 = 45 * 60 * 1_000;
-/// A lease further ahead than this is refused: our lease plus tolerated clock skew of 10 minutes plus slack.
+/// finds what is lost, so 25 minutes are spare enough.
+pub const LEASE_RENEWAL_MS: u64 = 40 * 60 * 1_000;
+/// A lease further ahead than this is refused: our lease, a clock 10 minutes fast there and one 10 minutes slow here, and slack.
 pub const LEASE_AHEAD_MS_MAX: u64 = 90 * 60 * 1_000;
 /// A record past its lease by more than this is refused: tolerated clock skew of 10 minutes on either side.
 pub const LEASE_GRACE_MS: u64 = 20 * 60 * 1_000;
@@ -73,7 +73,7 @@ pub const RECORD_COALESCE_MS: u64 = 50;
 /// A change of the neighbour list alone can wait longer: links come and go in bursts and nobody routes by the list.
 pub const NEIGHBOURS_COALESCE_MS: u64 = 2_000;
 /// ... and longer for each living node: under churn every death changes eight neighbour lists, and all of them go everywhere.
-pub const NEIGHBOURS_COALESCE_PER_NODE_MS: u64 = 60;
+pub const NEIGHBOURS_COALESCE_PER_NODE_MS: u64 = 30;
 /// Least time between two records of ours: five a second is faster than any backend changes.
 pub const RECORD_INTERVAL_MS_MIN: u64 = 200;
 /// An origin may change its record this often in a burst before it costs it ...
@@ -83,8 +83,10 @@ pub const ORIGIN_REFILL_MS: u64 = 500;
 
 /// Reconciliation with one random link, +- [`DIGEST_JITTER_MS`]. Eager push over ordered links loses little; this repairs the rest.
 pub const DIGEST_INTERVAL_MS: u64 = 5_000;
-/// The same in a large mesh, where records on their way make most tables differ and stamps find what a link lost.
-pub const DIGEST_INTERVAL_PARTIAL_MS: u64 = 15_000;
+/// In a large mesh so much for each living node, up to [`DIGEST_INTERVAL_MS_MAX`]: records on their way make most tables differ there, and
+/// stamps find what a link lost.
+pub const DIGEST_INTERVAL_PER_NODE_MS: u64 = 15;
+pub const DIGEST_INTERVAL_MS_MAX: u64 = 15_000;
 /// So that a mesh started at once does not reconcile at once.
 pub const DIGEST_JITTER_MS: u64 = 1_000;
 /// A differing range of at most this many entries is listed (48 bytes each), a larger one is split.
@@ -96,8 +98,8 @@ pub const RECENT_MS: u64 = 1_000;
 /// Origins remembered for that.
 pub const RECENT_MAX: usize = 4_096;
 /// Neighbours outside the tree that get the stamp of a new record.
-pub const HAVE_LINKS: usize = 2;
-/// Stamps in one frame: 48 bytes each.
+pub const HAVE_LINKS: usize = 4;
+/// Stamps in one frame: 16 bytes each.
 pub const HAVE_MAX: usize = 512;
 /// Ranges that wait to be sent to one peer. More are dropped; the next digest finds them again.
 pub const RANGES_QUEUED_MAX: usize = 512;
@@ -116,6 +118,10 @@ pub const ACCUSATION_INTERVAL_MS: u64 = 1_000;
 pub const LATE_MS: u64 = 1_000;
 /// Wall and monotonic clock parted by more than this: the machine slept or its clock was set.
 pub const CLOCK_JUMP_MS: u64 = 10_000;
+/// A node that most of its neighbours let go of is dialled after this long: theirs may just be the newer lists.
+pub const DOUBT_AGE_MS: u64 = 1_000;
+/// Nodes in doubt at once.
+pub const DOUBTS_MAX: usize = 256;
 /// Accusers remembered per accused: a majority of at most eight active neighbours needs five, small full meshes sixteen.
 pub const ACCUSERS_MAX: usize = 16;
 

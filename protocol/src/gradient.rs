@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::{ORIGIN_BURST, ORIGIN_REFILL_MS, ORIGINS_MAX};
 use crate::gossip::ranges::EVERYTHING;
 use crate::identity::NodeId;
+use crate::liveness::short_number;
 use crate::mesh::DeathCause;
 use crate::record::Announcement;
 use crate::wire::{RangeDigest, Stamp};
@@ -179,6 +180,15 @@ impl Gradient {
     /// The slot at a place in the order of ids.
     pub fn nth(&self, at: usize) -> Option<Slot> {
         self.order.get(at).map(|(_, slot)| *slot)
+    }
+
+    /// The slot of the first id that begins with these eight bytes.
+    pub fn slot_of_short(&self, short: u64) -> Option<Slot> {
+        let first = (short >> 32) as u32;
+        let at = self
+            .order
+            .partition_point(|(other, slot)| *other < first || (*other == first && short_number(&self.id_at(*slot)) < short));
+        self.nth(at).filter(|slot| short_number(&self.id_at(*slot)) == short)
     }
 
     /// Slots without a record.

@@ -17,6 +17,7 @@ mod accept;
 mod active;
 mod blame;
 mod dial;
+mod doubt;
 mod link;
 mod loads;
 mod look;
@@ -39,6 +40,7 @@ use self::accept::{Pending, Proof, Want};
 use self::active::Active;
 use self::blame::Offences;
 use self::dial::Dialler;
+use self::doubt::Doubts;
 use self::link::Link;
 use self::own::Own;
 use self::revoke::Revoking;
@@ -81,6 +83,9 @@ pub struct Mesh {
     /// What the dial timer was set by.
     dial_basis: Option<(u64, usize, usize)>,
     active: Active,
+    doubts: Doubts,
+    /// When this node last signed anew because it was accused.
+    refuted_ms: u64,
     recent: Recent,
     spread: SpreadCount,
     /// Origins that are believed to be alive, this node among them.
@@ -149,6 +154,8 @@ impl Mesh {
             dialled_ms: 0,
             dial_basis: None,
             active: Active::default(),
+            doubts: Doubts::default(),
+            refuted_ms: 0,
             recent: Recent::default(),
             spread: SpreadCount::default(),
             alive: 0,
@@ -188,7 +195,11 @@ impl Mesh {
             Input::LinkUp { peer, chain, rtt_ms } => self.link_up(peer, chain, rtt_ms, now),
             Input::LinkDown { peer, cause } => self.link_down(peer, cause, now),
             Input::Frame { peer, frame } => self.receive(peer, frame, now),
-            Input::BadFrame { peer, .. } => self.blame_peer(peer, Blame::BadFrame, now),
+            Input::BadFrame { peer, .. } => {
+                self.blame_peer(peer, Blame::BadFrame, now);
+                // What it said is lost, and everything after builds on it: the link begins anew.
+                self.close(peer, CloseReason::Garbled);
+            }
             Input::DialFailed { node } => self.dial_failed(node, now),
             Input::Offer(offers) => self.offer(offers, now),
             Input::Addresses(addresses) => self.address(addresses, now),
@@ -454,6 +465,7 @@ impl Mesh {
 
     fn dial_failed(&mut self, node: NodeId, now: Now) {
         self.dialler.failed(&node, now.mono_ms, &mut self.rng);
+        self.dial_confirms_doubt(&node, now);
         self.tend_soon(now);
     }
 

@@ -181,6 +181,7 @@ impl Mesh {
             Some(before) => {
                 let (before, after) = (&before.record.capabilities, &announcement.record.capabilities);
                 self.near_loads.moved(slot, before, after, now.mono_ms);
+                self.doubts.settle(slot);
             }
             None => self.distances.touch(slot),
         }
@@ -192,6 +193,9 @@ impl Mesh {
             self.bootstrap_goes_on(from, now);
         }
         self.spread(slot, before.is_none(), from, now);
+        if let Some(before) = &before {
+            self.doubt_dropped(before, &announcement, now);
+        }
         self.want_bodies(&announcement, now);
         self.learn_addresses(slot, before.as_deref(), &announcement, now);
     }

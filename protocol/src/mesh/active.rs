@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 
 use super::link::Link;
-use super::vocabulary::{Now, Output};
+use super::vocabulary::Now;
 use super::{Mesh, Slot};
 use crate::config::{
     ACTIVE_NEAR, ACTIVE_VIEW, ACTIVE_VIEW_MAX, BOOTSTRAP_QUIET_MS, CANDIDATES_LOOKED_AT, DIALS_IN_FLIGHT_MAX, FULL_MESH_MAX,
@@ -68,6 +68,7 @@ impl Mesh {
         self.dial(now);
         self.fill(now);
         self.heal(now);
+        self.resolve_doubts(now);
         self.shed(now);
         let jitter_ms = self.rng.random_range(0..=VIEW_JITTER_MS);
         self.timers.set(Timer::View, now.mono_ms + VIEW_INTERVAL_MS + jitter_ms);
@@ -143,15 +144,6 @@ impl Mesh {
             let free = *slot != self.me && !self.link_of.contains_key(&origin.id) && !self.bans.contains_key(&origin.id);
             free && !held.record.addresses.is_empty() && self.dialler.may_try(&origin.id, now.mono_ms) && fits(&origin)
         })
-    }
-
-    fn dial_slot(&mut self, slot: Slot, now: Now) {
-        let Some(held) = self.table.record(slot) else { return };
-        let (node, addresses) = (held.record.node, held.record.addresses.clone());
-        self.dialler.learn(node, addresses, false, now.mono_ms);
-        if let Some(addresses) = self.dialler.begin(&node, now.mono_ms) {
-            self.outputs.push_back(Output::Dial { node, addresses });
-        }
     }
 
     /// Lets go of links that neither side needs: at once of those far too many, of one at a time otherwise.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Mesh;
 use super::vocabulary::{Blame, CloseReason, Now};
-use crate::config::{INTRODUCED_MAX, RECORD_COALESCE_MS, UNREACHABLE};
+use crate::config::{ACCUSATION_INTERVAL_MS, INTRODUCED_MAX, RECORD_COALESCE_MS, UNREACHABLE};
 use crate::distance::LinkId;
 use crate::gradient::Slot;
 use crate::identity::NodeId;
@@ -100,12 +100,15 @@ impl Mesh {
         }
     }
 
-    /// Somebody believes us dead: a newer record says otherwise.
+    /// Somebody believes us dead: a newer record says otherwise. A number that we never signed is nobody's news, and however many accuse us,
+    /// we sign at most once in [`ACCUSATION_INTERVAL_MS`].
     fn refute(&mut self, accused: (u64, u64), now: Now) {
-        if self.table.record(self.me).is_some_and(|held| held.stamp().number() <= accused) {
-            self.want_sign(RECORD_COALESCE_MS, now);
-        } else {
+        let Some(number) = self.table.record(self.me).map(|held| held.stamp().number()) else { return };
+        if number > accused {
             self.links.values_mut().for_each(|link| _ = link.outbox.records.insert(self.me.0));
+        } else if number == accused && now.mono_ms >= self.refuted_ms + ACCUSATION_INTERVAL_MS {
+            self.refuted_ms = now.mono_ms;
+            self.want_sign(RECORD_COALESCE_MS, now);
         }
     }
 }

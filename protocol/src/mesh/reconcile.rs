@@ -5,7 +5,9 @@ use rand::RngExt;
 use super::Mesh;
 use super::accept::Want;
 use super::vocabulary::Now;
-use crate::config::{CHAINS_SOUGHT_MAX, DIGEST_INTERVAL_MS, DIGEST_INTERVAL_PARTIAL_MS, DIGEST_JITTER_MS, FETCH_RETRY_MS};
+use crate::config::{
+    CHAINS_SOUGHT_MAX, DIGEST_INTERVAL_MS, DIGEST_INTERVAL_MS_MAX, DIGEST_INTERVAL_PER_NODE_MS, DIGEST_JITTER_MS, FETCH_RETRY_MS,
+};
 use crate::distance::LinkId;
 use crate::gossip::ranges::{self, EVERYTHING};
 use crate::timers::Timer;
@@ -13,7 +15,7 @@ use crate::wire::{Digest, Fetch};
 
 impl Mesh {
     pub(super) fn arm_digest(&mut self, now: Now) {
-        let interval_ms = if self.active.is_partial() { DIGEST_INTERVAL_PARTIAL_MS } else { DIGEST_INTERVAL_MS };
+        let interval_ms = (self.alive as u64 * DIGEST_INTERVAL_PER_NODE_MS).clamp(DIGEST_INTERVAL_MS, DIGEST_INTERVAL_MS_MAX);
         let jitter_ms = self.rng.random_range(0..=2 * DIGEST_JITTER_MS);
         self.timers.set(Timer::Digest, now.mono_ms + interval_ms - DIGEST_JITTER_MS + jitter_ms);
     }

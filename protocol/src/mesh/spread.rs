@@ -2,12 +2,11 @@
 //!
 //! After Plumtree (Leitão, Pereira, Rodrigues 2007), with one difference: the tree is not grown by pruning duplicates but read off the
 //! distances, one per origin ([`crate::distance`]). A record goes at once to every neighbour whose way to its origin leads through us, and
-//! to those that have no way or never said; the rest hear of it from their own parent. A couple of these get its stamp with the next
+//! to those that have no way or never said; the rest hear of it from their own parent. A few of these get its stamp with the next
 //! keep-alive, so that a parent that swallows news is noticed within a second. A neighbour that becomes our child just now may have missed
 //! what changed a moment ago: it is sent what is [`Recent`]. What slips through all this is found by reconciliation.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
 
@@ -16,7 +15,7 @@ use super::{Mesh, Slot};
 use crate::config::{HAVE_LINKS, RECENT_MAX, RECENT_MS, UNREACHABLE};
 use crate::distance::{Dependence, LinkId, THROUGH_YOU_UNSEEN};
 use crate::gossip::Bits;
-use crate::wire::{Have, Stamp};
+use crate::wire::{Have, ShortStamp};
 
 /// Origins whose record changed a moment ago.
 #[derive(Debug, Default)]
@@ -93,31 +92,29 @@ impl Mesh {
         }
     }
 
-    /// Stamps of records that the sender holds: what is newer than ours is asked for.
+    /// Records that the sender holds: what is newer than ours is asked for. Of nodes that we do not know yet, distances tell.
     pub(super) fn receive_have(&mut self, id: LinkId, have: Have) {
-        for stamp in have.stamps {
-            if self.is_newer(&stamp)
+        for stamp in have.records {
+            let Some(slot) = self.table.slot_of_short(u64::from_be_bytes(stamp.origin)) else { continue };
+            let Some(held) = self.table.record(slot).filter(|held| held.stamp().number() < stamp.number()) else { continue };
+            let origin = held.record.node;
+            if slot != self.me
                 && let Some(link) = self.links.get_mut(&id)
             {
-                link.outbox.want_record(stamp.origin);
+                link.outbox.want_record(origin);
             }
         }
     }
 
-    fn is_newer(&self, stamp: &Stamp) -> bool {
-        stamp.origin != self.own.id
-            && self.table.record_of(&stamp.origin).is_none_or(|held| held.stamp().number() < stamp.number())
-    }
-
-    /// The stamps that a link is still to be told, at most as many as fit.
+    /// What a link is still to be told of, at most as many as fit.
     pub(super) fn take_haves(&mut self, id: LinkId, max: usize) -> Option<Have> {
         let link = self.links.get_mut(&id)?;
-        let mut stamps = Vec::new();
-        while stamps.len() < max
+        let mut records = Vec::new();
+        while records.len() < max
             && let Some(slot) = link.outbox.haves.pop()
         {
-            stamps.extend(self.table.record(Slot(slot)).map(Arc::as_ref).map(crate::record::Announcement::stamp));
+            records.extend(self.table.record(Slot(slot)).map(|held| ShortStamp::from(held.stamp())));
         }
-        (!stamps.is_empty()).then_some(Have { stamps })
+        (!records.is_empty()).then_some(Have { records })
     }
 }

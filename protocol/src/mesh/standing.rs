@@ -215,6 +215,7 @@ impl Mesh {
         self.table.remove(slot);
         self.near_loads.forget(slot);
         self.chains.forget(slot);
+        self.doubts.settle(slot);
         self.distances.forget_slot(slot);
         self.suspicions.forget(slot);
         self.quarantined.remove(&slot);

@@ -259,7 +259,7 @@ fn who_has_a_way_of_its_own_is_told_the_stamp_and_no_more() {
     rig.push(&a, &origin, [origin.sealed(2)], at(40));
     assert_eq!(rig.records_said(&b, at(40)), []);
     rig.wait(at(40 + PROBE_INTERVAL_MS));
-    let stamps = wire::Have { stamps: vec![Stamp { origin: origin.id(), incarnation: 7, sequence: 2 }] };
+    let stamps = wire::Have { records: vec![Stamp { origin: origin.id(), incarnation: 7, sequence: 2 }.into()] };
     assert!(rig.say(&b, at(40 + PROBE_INTERVAL_MS)).contains(&Frame::Have(stamps)));
     let lost = wire::Distances { whole: false, entries: vec![(origin.id(), crate::config::UNREACHABLE)] };
     rig.push(&a, &origin, [origin.sealed(3)], at(2_000));
@@ -274,9 +274,9 @@ fn a_stamp_of_something_newer_is_asked_for() {
     rig.push(&a, &origin, [origin.sealed(5)], at(10));
     rig.say(&a, at(20));
     let stamp = |sequence| Stamp { origin: origin.id(), incarnation: 7, sequence };
-    rig.hear(&a, &Frame::Have(wire::Have { stamps: vec![stamp(5)] }), at(30));
+    rig.hear(&a, &Frame::Have(wire::Have { records: vec![stamp(5).into()] }), at(30));
     assert!(!rig.say(&a, at(30)).iter().any(|frame| matches!(frame, Frame::Fetch(_))));
-    rig.hear(&a, &Frame::Have(wire::Have { stamps: vec![stamp(6)] }), at(40));
+    rig.hear(&a, &Frame::Have(wire::Have { records: vec![stamp(6).into()] }), at(40));
     assert!(rig.say(&a, at(40)).iter().any(|frame| matches!(frame, Frame::Fetch(fetch) if fetch.records == [origin.id()])));
 }
 

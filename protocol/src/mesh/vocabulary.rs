@@ -145,6 +145,8 @@ pub enum CloseReason {
     Silent,
     #[error("this node has as many links as it takes")]
     TooManyLinks,
+    #[error("a frame that does not decode came in")]
+    Garbled,
     /// Gossip alone ends: the peer was told so, and requests may go on over the same connection.
     #[error("this node gossips with enough others")]
     Surplus,

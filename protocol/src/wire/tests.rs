@@ -51,7 +51,7 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
         ("frame-bye", Frame::Bye),
         ("frame-alive", Frame::Alive(Alive { links: 8 })),
         ("frame-busy", Frame::Busy(busy)),
-        ("frame-have", Frame::Have(Have { stamps: vec![stamp(6), stamp(7)] })),
+        ("frame-have", Frame::Have(Have { records: vec![stamp(6).into(), stamp(7).into()] })),
         (
             "frame-revocations",
             Frame::Revocations(RevocationNews {

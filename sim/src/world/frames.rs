@@ -12,6 +12,8 @@ use crate::network::{ConnectionId, FLUSH_BYTES, Flight, Flush, Room};
 
 /// What a writer takes at once.
 const SEND_BUDGET_BYTES: usize = 32 << 10;
+/// The kind of frame that carries signed records.
+const PUSH: u8 = 1;
 
 impl World {
     pub(super) fn pull(&mut self, node: u32, peer: u32) {
@@ -101,7 +103,8 @@ impl World {
         }
     }
 
-    /// A broken network card flips a bit of some frames.
+    /// A broken network card flips a bit of some records and cuts other frames short: what carries no signature of its own is sealed by
+    /// the connection, so a bit that flips in it never gets as far as the node.
     fn garble(&mut self, flight: &mut Flight) {
         let share = self.hosts[flight.to as usize].garbled;
         if share <= 0.0 || flight.bytes.is_empty() {
@@ -110,7 +113,10 @@ impl World {
         let bits = draw(self.seed, Purpose::Garbling, flight.to.into(), self.now_ms() << 20 | u64::from(flight.from));
         if happens(bits, share) {
             let at = between(bits.rotate_left(32), 0, flight.bytes.len() as u64 * 8 - 1) as usize;
-            flight.bytes[at / 8] ^= 1 << (at % 8);
+            match flight.bytes[0] {
+                PUSH => flight.bytes[at / 8] ^= 1 << (at % 8),
+                _ => flight.bytes.truncate(at / 8),
+            }
         }
     }
 
