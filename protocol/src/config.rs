@@ -177,6 +177,8 @@ pub const OFFENDERS_MAX: usize = 256;
 pub const BAN_MS: u64 = 10 * 60 * 1_000;
 /// Banned peers remembered; the one whose ban ends first is forgotten beyond that.
 pub const BANS_MAX: usize = 256;
+/// More bans than this, and more than there are links, are forgotten: then it is this node that hears badly.
+pub const BANS_DOUBTED: usize = 8;
 /// An origin that signed two records with one number is not believed for at least this long, and then by a higher incarnation alone. A
 /// copied data folder is the ordinary cause, and its owner mends it within minutes.
 pub const QUARANTINE_MS: u64 = 60_000;

@@ -46,9 +46,9 @@ use self::own::Own;
 use self::revoke::Revoking;
 use self::spread::Recent;
 use crate::config::{
-    BAN_MS, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS, LEASE_GRACE_MS,
-    LEASE_RENEWAL_MS, LINKS_MAX, NEIGHBOURS_COALESCE_MS, NEIGHBOURS_COALESCE_PER_NODE_MS, PROBE_INTERVAL_MS, RECORD_COALESCE_MS,
-    SILENCE_MS, SWEEP_INTERVAL_MS,
+    BAN_MS, BANS_DOUBTED, BANS_MAX, BLAME_POINTS_MAX, BODIES_MAX, CLOCK_JUMP_MS, DIAL_PAUSE_MS, EVENTS_QUEUED_MAX, LATE_MS,
+    LEASE_GRACE_MS, LEASE_RENEWAL_MS, LINKS_MAX, NEIGHBOURS_COALESCE_MS, NEIGHBOURS_COALESCE_PER_NODE_MS, PROBE_INTERVAL_MS,
+    RECORD_COALESCE_MS, SILENCE_MS, SWEEP_INTERVAL_MS,
 };
 use crate::distance::{Distances, LinkId};
 use crate::gossip::ranges::EVERYTHING;
@@ -440,6 +440,10 @@ impl Mesh {
             first.map(|first| self.bans.remove(&first));
         }
         self.bans.insert(peer, now.mono_ms + BAN_MS);
+        // Who finds everyone guilty has reason to doubt what it hears itself.
+        if self.bans.len() > self.links.len().max(BANS_DOUBTED) {
+            self.bans.clear();
+        }
     }
 
     // Dialling

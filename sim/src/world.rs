@@ -3,6 +3,7 @@
 //! What is simulated is the outside: clocks, connections, disks. All decisions are those of the nodes' own
 //! [`Coordinator`](atmo_capabilities::coordinator::Coordinator)s.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use atmo_capabilities::coordinator::Input;
@@ -86,6 +87,10 @@ enum Event {
     Awake {
         node: u32,
     },
+    /// A slow machine gets round to what happened since it last did.
+    CatchUp {
+        node: u32,
+    },
     Act(Box<Action>),
 }
 
@@ -111,6 +116,8 @@ pub struct World {
     hostile: bool,
     root: NodeKey,
     queue: Calendar<Event>,
+    /// What waits for a slow machine, in order: later frames do not overtake earlier ones.
+    late: BTreeMap<u32, VecDeque<Event>>,
     /// What waits for a sleeping machine.
     postponed: Vec<(u32, Event)>,
     seed: u64,
@@ -138,6 +145,7 @@ impl World {
             hostile: false,
             root,
             queue: Calendar::new(),
+            late: BTreeMap::new(),
             postponed: Vec::new(),
             neighbours,
             hosts,
@@ -243,7 +251,12 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        let Some(event) = self.postpone(event) else { return };
+        if let Some(event) = self.postpone(event) {
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
         self.trace(&event);
         match event {
             Event::Start { node } => self.start(node),
@@ -259,6 +272,7 @@ impl World {
             Event::Load { node, life } if self.lives(node) == Some(life) => self.change_load(node),
             Event::Attack { node, life } if self.lives(node) == Some(life) => self.attack(node),
             Event::Awake { node } => self.awake(node),
+            Event::CatchUp { node } => self.catch_up(node),
             Event::Act(action) => self.act(&action),
             // Meant for an earlier life.
             Event::DialFailed { .. } | Event::LinkDown { .. } | Event::Load { .. } | Event::Attack { .. } => {}
@@ -279,7 +293,7 @@ impl World {
             Event::DialFailed { node, .. } | Event::LinkDown { node, .. } => Some(*node),
             Event::Arrive(flight) => Some(flight.to),
             Event::Connected { from, .. } => Some(*from),
-            Event::Start { .. } | Event::TimeOut { .. } | Event::Awake { .. } | Event::Act(_) => None,
+            Event::Start { .. } | Event::TimeOut { .. } | Event::Awake { .. } | Event::CatchUp { .. } | Event::Act(_) => None,
         }
     }
 
@@ -291,11 +305,21 @@ impl World {
             return None;
         }
         let (slow_ms, now_ms) = (self.hosts[node as usize].slow_ms, self.now_ms());
-        if slow_ms > 1 && !now_ms.is_multiple_of(slow_ms) {
-            self.queue.add(now_ms.next_multiple_of(slow_ms), event);
-            return None;
+        if slow_ms == 1 {
+            return Some(event);
         }
-        Some(event)
+        let late = self.late.entry(node).or_default();
+        if late.is_empty() {
+            self.queue.add(now_ms.next_multiple_of(slow_ms), Event::CatchUp { node });
+        }
+        late.push_back(event);
+        None
+    }
+
+    fn catch_up(&mut self, node: u32) {
+        for event in self.late.remove(&node).unwrap_or_default() {
+            self.handle(event);
+        }
     }
 
     fn trace(&mut self, event: &Event) {
@@ -311,6 +335,7 @@ impl World {
             Event::Load { node, .. } => (9 << 40 | u64::from(*node), &[]),
             Event::Attack { node, .. } => (10 << 40 | u64::from(*node), &[]),
             Event::Awake { node } => (11 << 40 | u64::from(*node), &[]),
+            Event::CatchUp { node } => (13 << 40 | u64::from(*node), &[]),
             Event::Act(_) => (12 << 40, &[]),
         };
         let now_ms = self.now_ms();
