@@ -10,6 +10,7 @@ use crate::embed::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
 use crate::exemplars::{self, SetId};
 use crate::index::Query;
 use crate::score;
+use crate::score::price::Energy;
 use crate::score::words::Words;
 
 /// Characters of what is embedded for a body itself: more than the embedder reads tells nothing.
@@ -39,6 +40,14 @@ pub mod facts {
     pub const QUALITY: &str = "quality";
     /// Length of the vectors an embedding model gives.
     pub const DIMENSIONS: &str = "dimensions";
+    /// Joules that 1,000 written tokens take, as a decimal number.
+    pub const ENERGY_JOULES_PER_1K: &str = "energy_joules_per_1k";
+    /// Watts that are drawn while tokens are written, as a decimal number: for who does not know the joules.
+    pub const ENERGY_WATTS: &str = "energy_watts";
+    /// Millionths of a currency unit that a kilowatt-hour costs, as a whole number.
+    pub const ENERGY_MICROS_PER_KWH: &str = "energy_micros_per_kwh";
+    /// The most joules or watts that are believed.
+    pub const ENERGY_MAX: f32 = 1e7;
 }
 
 /// Something a backend can do on this machine, before it is embedded and announced.
@@ -84,6 +93,7 @@ pub struct Facts {
     pub demonstration: bool,
     pub quality: Option<f32>,
     pub dimensions: Option<u32>,
+    pub energy: Energy,
 }
 
 impl Capability {
@@ -233,7 +243,15 @@ impl Facts {
             facts::DEMONSTRATION => self.demonstration = value == "true",
             facts::QUALITY => self.quality = value.parse().ok().filter(|share| (0.0..=1.0).contains(share)),
             facts::DIMENSIONS => self.dimensions = value.parse().ok(),
+            facts::ENERGY_JOULES_PER_1K => self.energy.joules_per_1k = amount(value),
+            facts::ENERGY_WATTS => self.energy.watts = amount(value),
+            facts::ENERGY_MICROS_PER_KWH => self.energy.micros_per_kwh = value.parse().unwrap_or(0),
             _ => {}
         }
     }
+}
+
+/// Joules or watts; 0, as if nothing was said, for what cannot be.
+fn amount(value: &str) -> f32 {
+    value.parse().ok().filter(|amount| (0.0..=facts::ENERGY_MAX).contains(amount)).unwrap_or(0.0)
 }

@@ -14,6 +14,7 @@ pub mod words;
 use atmo_protocol::record::EXEMPLAR_SETS_MAX;
 use serde::{Deserialize, Serialize};
 
+use self::price::Rates;
 use crate::index::Evidence;
 use crate::route::Experience;
 use crate::view::{Condition, Routable, Traits};
@@ -141,7 +142,7 @@ pub struct Factors {
     pub distance: f32,
     /// Expected wait.
     pub load: f32,
-    /// Price.
+    /// Price, electricity included.
     pub cost: f32,
     /// Model quality as far as it is known; next to nothing for a demonstration model.
     pub quality: f32,
@@ -160,7 +161,7 @@ impl Factors {
             similarity: 1.0,
             distance: fit::distance(condition),
             load: fit::load(condition, routable.slots, experience),
-            cost: fit::cost(&routable.cost),
+            cost: fit::cost(&Rates::of(&routable.cost, &traits.energy, &condition.load)),
             quality: traits.quality,
             complexity: 1.0,
             reliability: fit::reliability(condition, experience),

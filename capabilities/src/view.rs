@@ -17,6 +17,7 @@ use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::Index;
 use crate::route::Experience;
+use crate::score::price::Energy;
 use crate::score::words::WordIndex;
 use crate::score::{Factors, fit};
 
@@ -137,6 +138,7 @@ pub(crate) struct Traits {
     /// From [`fit::size`](crate::score::fit::size).
     pub size: f32,
     pub quality: f32,
+    pub energy: Energy,
 }
 
 impl Traits {
@@ -151,6 +153,7 @@ impl Traits {
             context_length: facts.context_length,
             size: fit::size(facts),
             quality: fit::quality(facts),
+            energy: facts.energy,
         }
     }
 }
@@ -379,7 +382,8 @@ fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
         let facts = &body.facts;
         let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
         let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
-        (said, body.task(), body.is_general())
+        let Energy { joules_per_1k, watts, micros_per_kwh } = facts.energy;
+        (said, (joules_per_1k.to_bits(), watts.to_bits(), micros_per_kwh), body.task(), body.is_general())
     };
     numbered(bodies, key, |body| Traits::of(body))
 }

@@ -14,7 +14,7 @@ use atmo_protocol::Mode;
 mod file;
 mod value;
 
-pub use file::{About, Backend, BackendKind, ConfigFile, Limits};
+pub use file::{About, Backend, BackendKind, ConfigFile, Draw, Energy, Limits};
 pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin};
 
 use crate::{logging, platform};

@@ -68,7 +68,8 @@ fn changes_of(decision: &Decision) -> Vec<String> {
     let hopeless = beaten.filter(|runner_up| changes.iter().all(|change| change.capability != runner_up.name));
     let hopeless = hopeless.map(|runner_up| format!("  * no single factor would have put {} first", fitted(&runner_up.name, 40)));
     let shown = changes.into_iter().map(|change| format!("  * {}", change.text));
-    hopeless.into_iter().chain(shown).take(CHANGES_SHOWN).collect()
+    let energy_line = usize::from(decision.candidates.iter().any(takes_energy));
+    hopeless.into_iter().chain(shown).take(CHANGES_SHOWN - energy_line).collect()
 }
 
 /// The chosen one, the runner-up and the next, factor by factor.
@@ -92,11 +93,19 @@ fn table(decision: &Decision) -> Vec<String> {
     lines.push(row("= product", &|candidate| bar(candidate.score)));
     lines.push(row("chance", &|candidate| format!("  {}", percent(candidate.chance).trim())));
     lines.push(row("expected", &expected));
+    if shown.iter().any(|candidate| takes_energy(candidate)) {
+        lines.push(row("electricity", &|candidate| format!("  {} of that", candidate.cost.energy)));
+    }
     let more = decision.candidates_total.saturating_sub(shown.len());
     if more > 0 {
         lines.push(format!("  and {more} more candidates; > is chosen, - would not do"));
     }
     lines
+}
+
+/// Whether what it costs is electricity in part, which then has a line of its own in the table.
+fn takes_energy(candidate: &Candidate) -> bool {
+    candidate.cost.energy > Micros(0)
 }
 
 fn bar(share: f32) -> String {
@@ -109,7 +118,8 @@ fn percent(share: f32) -> String {
 }
 
 fn expected(candidate: &Candidate) -> String {
-    let cost = if candidate.cost == Micros(0) { "free".to_owned() } else { format!("up to {}", candidate.cost) };
+    let total = candidate.cost.total;
+    let cost = if total == Micros(0) { "free".to_owned() } else { format!("up to {total}") };
     format!("  {}, {cost}", milliseconds(candidate.expected.first_token_ms))
 }
 

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::explain::{CandidateRow, Explanation};
 use crate::score::Factors;
-use crate::score::price::Micros;
+use crate::score::price::Estimate;
 use crate::score::wait::Expected;
 
 /// Most candidates that a decision lists; more than anyone tries or reads.
@@ -58,7 +58,7 @@ pub struct Candidate {
     pub chance: f32,
     pub expected: Expected,
     /// What it would take at most by estimate.
-    pub cost: Micros,
+    pub cost: Estimate,
 }
 
 /// One capability that a hard constraint ruled out.

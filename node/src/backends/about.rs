@@ -3,10 +3,11 @@
 use atmo_capabilities::capability::{Offer, facts};
 use atmo_protocol::record::{BodyVector, Cost, OWN_VECTORS_MAX, QuantizedVector};
 
-use crate::config::{About, Backend};
+use crate::config::{About, Backend, Draw, Energy};
 
 /// Micros per 1,000 tokens in a unit of money per million.
 const MICROS_PER_1K: f64 = 1_000.0;
+const MICROS: f64 = 1e6;
 
 /// Puts the owner's words into an offer of `backend`: what is said of its model counts before what is said of all of them.
 pub fn amend(offer: &mut Offer, backend: &Backend) {
@@ -17,9 +18,14 @@ pub fn amend(offer: &mut Offer, backend: &Backend) {
         offer.body.description.clone_from(description);
     }
     if let Some(quality) = model.quality.or(general.quality) {
-        offer.body.facts.retain(|(fact, _)| fact != facts::QUALITY);
-        offer.body.facts.push((facts::QUALITY.to_owned(), quality.to_string()));
-        offer.body.facts.sort();
+        set_fact(offer, facts::QUALITY, quality);
+    }
+    if let Some(Energy { draw, price_per_kwh }) = model.energy.or(general.energy) {
+        match draw {
+            Draw::Watts(watts) => set_fact(offer, facts::ENERGY_WATTS, watts),
+            Draw::JoulesPer1k(joules) => set_fact(offer, facts::ENERGY_JOULES_PER_1K, joules),
+        }
+        set_fact(offer, facts::ENERGY_MICROS_PER_KWH, (price_per_kwh * MICROS).ceil() as u32);
     }
     let price = |model: Option<f64>, general: Option<f64>| model.or(general).map(|money| (money * MICROS_PER_1K).ceil() as u32);
     let Cost { prompt_micros_per_1k, completion_micros_per_1k } = &mut offer.cost;
@@ -28,6 +34,12 @@ pub fn amend(offer: &mut Offer, backend: &Backend) {
     // The description, alone and with the name, are the first two of a body's own texts.
     let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_VECTORS_MAX - 2);
     offer.body.vectors.extend(texts.map(|text| unplaced(text)));
+}
+
+fn set_fact(offer: &mut Offer, key: &str, value: impl ToString) {
+    offer.body.facts.retain(|(fact, _)| fact != key);
+    offer.body.facts.push((key.to_owned(), value.to_string()));
+    offer.body.facts.sort();
 }
 
 /// A text whose vector is yet to be made.
@@ -46,7 +58,8 @@ mod tests {
     #[test]
     fn what_is_said_of_a_model_counts_before_what_is_said_of_all() {
         let file = "[[backends]]\nkind = 'openai'\nurl = 'http://x/v1'\nprompt_cost = 0.5\ncompletion_cost = 1.5\nquality = 0.4\n\
-                    [backends.about.'big']\ndescription = 'the best'\nexemplars = ['draft a contract']\nquality = 0.9\nprompt_cost = 3";
+                    energy = { watts = 60, price_per_kwh = 0.3 }\n[backends.about.'big']\ndescription = 'the best'\nexemplars = ['draft a contract']\nquality = 0.9\nprompt_cost = 3\n\
+                    energy = { joules_per_1k_tokens = 4000.5, price_per_kwh = 0.1 }";
         let backend = ConfigFile::parse(file).unwrap().backends.remove(0);
         let offer = |name: &str| {
             let body = CapabilityBody {
@@ -65,7 +78,9 @@ mod tests {
         let (big, other) = (offer("big"), offer("other"));
         assert_eq!((big.cost.prompt_micros_per_1k, big.cost.completion_micros_per_1k), (3_000, 1_500));
         assert_eq!((other.cost.prompt_micros_per_1k, other.body.description.as_str()), (500, "said"));
-        assert_eq!(big.body.facts, [("quality".to_owned(), "0.9".to_owned())]);
+        let facts = |offer: &Offer| offer.body.facts.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+        assert_eq!(facts(&big), ["energy_joules_per_1k=4000.5", "energy_micros_per_kwh=100000", "quality=0.9"]);
+        assert_eq!(facts(&other), ["energy_micros_per_kwh=300000", "energy_watts=60", "quality=0.4"]);
         assert_eq!((big.body.description.as_str(), big.body.vectors[0].text.as_str()), ("the best", "draft a contract"));
         assert!(other.body.vectors.is_empty());
     }

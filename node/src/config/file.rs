@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use atmo_capabilities::capability::facts;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -14,6 +15,8 @@ use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Ori
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The dearest price that is announced, in money per million tokens.
 const COST_MAX: f64 = 100_000.0;
+/// The dearest kilowatt-hour, in money.
+const KWH_MAX: f64 = 1_000.0;
 /// Own texts of a capability beside its description, and the longest of them; what a body has room for.
 const EXEMPLARS_MAX: usize = 2;
 const EXEMPLAR_BYTES_MAX: usize = 512;
@@ -121,6 +124,48 @@ pub struct About {
     /// Money per million tokens.
     pub prompt_cost: Option<f64>,
     pub completion_cost: Option<f64>,
+    pub energy: Option<Energy>,
+}
+
+/// What answering takes in electricity.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[serde(try_from = "EnergyAsWritten")]
+pub struct Energy {
+    pub draw: Draw,
+    /// Money.
+    pub price_per_kwh: f64,
+}
+
+/// How much of it, as its owner knows it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Draw {
+    /// Watts while tokens are written.
+    Watts(f64),
+    /// Joules for 1,000 tokens that are written.
+    JoulesPer1k(f64),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnergyAsWritten {
+    watts: Option<f64>,
+    joules_per_1k_tokens: Option<f64>,
+    price_per_kwh: f64,
+}
+
+impl TryFrom<EnergyAsWritten> for Energy {
+    type Error = WrongBackend;
+
+    fn try_from(written: EnergyAsWritten) -> Result<Self, WrongBackend> {
+        let draw = match (written.watts, written.joules_per_1k_tokens) {
+            (Some(watts), None) => Draw::Watts(watts),
+            (None, Some(joules)) => Draw::JoulesPer1k(joules),
+            _ => return Err(WrongBackend::Draw),
+        };
+        let (Draw::Watts(amount) | Draw::JoulesPer1k(amount)) = draw;
+        let fits = (0.0..=f64::from(facts::ENERGY_MAX)).contains(&amount) && (0.0..=KWH_MAX).contains(&written.price_per_kwh);
+        if fits { Ok(Self { draw, price_per_kwh: written.price_per_kwh }) } else { Err(WrongBackend::Energy) }
+    }
 }
 
 /// What speaks to the engine, and what that needs.
@@ -151,6 +196,7 @@ struct BackendAsWritten {
     quality: Option<f32>,
     prompt_cost: Option<f64>,
     completion_cost: Option<f64>,
+    energy: Option<Energy>,
     #[serde(default)]
     about: BTreeMap<String, About>,
 }
@@ -193,8 +239,8 @@ impl TryFrom<BackendAsWritten> for Backend {
             KindAsWritten::LlamaFarm => BackendKind::LlamaFarm { url },
             KindAsWritten::LlamaCpp => BackendKind::LlamaCpp { path: written.path },
         };
-        let BackendAsWritten { name, models, exemplars, quality, prompt_cost, completion_cost, about, .. } = written;
-        let general = About { description: None, exemplars, quality, prompt_cost, completion_cost };
+        let BackendAsWritten { name, models, exemplars, quality, prompt_cost, completion_cost, energy, about, .. } = written;
+        let general = About { description: None, exemplars, quality, prompt_cost, completion_cost, energy };
         for said in about.values().chain([&general]) {
             said.check()?;
         }
@@ -211,6 +257,10 @@ enum WrongBackend {
     Url(String),
     #[error("`{0}` lies outside of what it can be: a quality from 0 to 1, a price from 0 to {COST_MAX} per million tokens")]
     Figure(&'static str),
+    #[error("`energy` needs `price_per_kwh` and one of `watts` and `joules_per_1k_tokens`")]
+    Draw,
+    #[error("`energy` lies outside of what it can be: up to 10000000 watts or joules, up to {KWH_MAX} for a kilowatt-hour")]
+    Energy,
     #[error("`exemplars` holds more than {EXEMPLARS_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
     Exemplars,
     #[error("`{field}` means nothing for kind = \"{kind}\"")]
