@@ -92,3 +92,18 @@ async fn a_backend_that_never_answers_holds_nobody_up_for_ever() {
     until(PATIENCE, "the engine is left alone", async || engine.active() == 0).await;
     node.json(&["status"]).await;
 }
+
+/// What an owner says of a model reaches the others: as many texts of its own as a capability may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_texts_an_owner_gives_are_known_to_others() {
+    let engine = MockOpenAi::start("engine", &["clerk-model"]).await;
+    let texts = ["draft a lease for a flat", "review this clause", "how long is the notice period", "who may sublet"];
+    let there = Setup::new("there").config(&format!("{}exemplars = {texts:?}\n", engine.config())).start().await;
+    let here = Setup::new("here").start().await;
+    mesh::form(&here, &[&there]).await;
+    mesh::offers(&here, "clerk-model").await;
+    until(PATIENCE, "all four texts are known", async || {
+        here.json(&["capabilities"]).await[0]["texts"] == serde_json::json!(texts)
+    })
+    .await;
+}

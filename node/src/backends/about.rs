@@ -1,7 +1,7 @@
 //! What an owner says of an engine's models beyond what the engine says itself: prices, quality, what they are good for.
 
 use atmo_capabilities::capability::{Offer, facts};
-use atmo_protocol::record::{BodyVector, Cost, OWN_VECTORS_MAX, QuantizedVector};
+use atmo_protocol::record::{BodyVector, Cost, OWN_TEXTS_MAX, QuantizedVector};
 
 use crate::config::{About, Backend, Draw, Energy};
 
@@ -31,8 +31,7 @@ pub fn amend(offer: &mut Offer, backend: &Backend) {
     let Cost { prompt_micros_per_1k, completion_micros_per_1k } = &mut offer.cost;
     *prompt_micros_per_1k = price(model.prompt_cost, general.prompt_cost).unwrap_or(*prompt_micros_per_1k);
     *completion_micros_per_1k = price(model.completion_cost, general.completion_cost).unwrap_or(*completion_micros_per_1k);
-    // The description, alone and with the name, are the first two of a body's own texts.
-    let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_VECTORS_MAX - 2);
+    let texts = model.exemplars.iter().chain(&general.exemplars).take(OWN_TEXTS_MAX);
     offer.body.vectors.extend(texts.map(|text| unplaced(text)));
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use atmo_capabilities::capability::facts;
+use atmo_protocol::record::OWN_TEXTS_MAX;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -18,7 +19,7 @@ const COST_MAX: f64 = 100_000.0;
 /// The dearest kilowatt-hour, in money.
 const KWH_MAX: f64 = 1_000.0;
 /// Own texts of a capability beside its description, and the longest of them; what a body has room for.
-const EXEMPLARS_MAX: usize = 2;
+const EXEMPLARS_MAX: usize = OWN_TEXTS_MAX;
 const EXEMPLAR_BYTES_MAX: usize = 512;
 
 /// `atmo.toml`.
