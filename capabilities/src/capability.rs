@@ -61,6 +61,9 @@ pub struct Offer {
     pub cost: Cost,
     /// Requests executed at once before others wait.
     pub slots: u16,
+    /// Of the documents that it answers from, where its engine was asked. No part of the body: they leave the node only where its owner
+    /// wants that.
+    pub titles: Vec<String>,
 }
 
 /// One distinct body, read. Shared by everyone who offers the same thing.

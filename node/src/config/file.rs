@@ -20,7 +20,9 @@ const COST_MAX: f64 = 100_000.0;
 const KWH_MAX: f64 = 1_000.0;
 /// Own texts of a capability beside its description, and the longest of them; what a body has room for.
 const EXEMPLARS_MAX: usize = OWN_TEXTS_MAX;
-const EXEMPLAR_BYTES_MAX: usize = 512;
+pub(crate) const EXEMPLAR_BYTES_MAX: usize = 512;
+/// Titles of a capability's documents.
+const TITLES_MAX: usize = 64;
 
 /// `atmo.toml`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -35,6 +37,7 @@ pub struct ConfigFile {
     pub mdns: bool,
     pub discover: bool,
     pub builtin: bool,
+    pub announce_titles: bool,
     pub log: Option<LogFilter>,
     pub labels: BTreeMap<String, String>,
     pub limits: Limits,
@@ -53,6 +56,7 @@ impl Default for ConfigFile {
             mdns: true,
             discover: true,
             builtin: true,
+            announce_titles: false,
             log: None,
             labels: BTreeMap::new(),
             limits: Limits::default(),
@@ -120,6 +124,8 @@ pub struct About {
     pub description: Option<String>,
     /// Texts that stand for what they are good for.
     pub exemplars: Vec<String>,
+    /// Of the documents that they answer from; stay here unless `announce_titles` is on.
+    pub titles: Vec<String>,
     /// From 0 to 1.
     pub quality: Option<f32>,
     /// Money per million tokens.
@@ -194,6 +200,8 @@ struct BackendAsWritten {
     path: Option<PathBuf>,
     #[serde(default)]
     exemplars: Vec<String>,
+    #[serde(default)]
+    titles: Vec<String>,
     quality: Option<f32>,
     prompt_cost: Option<f64>,
     completion_cost: Option<f64>,
@@ -240,8 +248,9 @@ impl TryFrom<BackendAsWritten> for Backend {
             KindAsWritten::LlamaFarm => BackendKind::LlamaFarm { url },
             KindAsWritten::LlamaCpp => BackendKind::LlamaCpp { path: written.path },
         };
-        let BackendAsWritten { name, models, exemplars, quality, prompt_cost, completion_cost, energy, about, .. } = written;
-        let general = About { description: None, exemplars, quality, prompt_cost, completion_cost, energy };
+        let BackendAsWritten { name, models, exemplars, titles, quality, prompt_cost, completion_cost, energy, about, .. } =
+            written;
+        let general = About { description: None, exemplars, titles, quality, prompt_cost, completion_cost, energy };
         for said in about.values().chain([&general]) {
             said.check()?;
         }
@@ -264,6 +273,8 @@ enum WrongBackend {
     Energy,
     #[error("`exemplars` holds more than {EXEMPLARS_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
     Exemplars,
+    #[error("`titles` holds more than {TITLES_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
+    Titles,
     #[error("`{field}` means nothing for kind = \"{kind}\"")]
     Field { field: &'static str, kind: KindAsWritten },
     #[error(transparent)]
@@ -282,8 +293,11 @@ impl About {
             return Err(WrongBackend::Figure(name));
         }
         let fits = |text: &String| !text.trim().is_empty() && text.len() <= EXEMPLAR_BYTES_MAX;
-        let all = self.exemplars.len() <= EXEMPLARS_MAX && self.exemplars.iter().all(fits);
-        if all { Ok(()) } else { Err(WrongBackend::Exemplars) }
+        let all_fit = |texts: &[String], max: usize| texts.len() <= max && texts.iter().all(fits);
+        if !all_fit(&self.exemplars, EXEMPLARS_MAX) {
+            return Err(WrongBackend::Exemplars);
+        }
+        if all_fit(&self.titles, TITLES_MAX) { Ok(()) } else { Err(WrongBackend::Titles) }
     }
 }
 
