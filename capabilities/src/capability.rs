@@ -132,6 +132,11 @@ impl Capability {
         self.can_chat() && self.sets.iter().any(|set| set.id() == SetId::GENERAL)
     }
 
+    /// Whether it is a language model, for anything or for something.
+    pub fn is_language_model(&self) -> bool {
+        exemplars::recognise::is_language_model(&self.kind)
+    }
+
     /// What kind of request it answers, by its type.
     pub fn task(&self) -> Task {
         match self.kind.trim().to_lowercase().as_str() {

@@ -131,6 +131,7 @@ impl Bodies {
 pub(crate) struct Traits {
     pub task: Task,
     pub general: bool,
+    pub language_model: bool,
     pub demonstration: bool,
     pub tools: Option<bool>,
     pub vision: Option<bool>,
@@ -147,6 +148,7 @@ impl Traits {
         Self {
             task: capability.task(),
             general: capability.is_general(),
+            language_model: capability.is_language_model(),
             demonstration: facts.demonstration,
             tools: facts.tools,
             vision: facts.vision,
@@ -383,7 +385,13 @@ fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
         let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
         let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
         let Energy { joules_per_1k, watts, micros_per_kwh } = facts.energy;
-        (said, (joules_per_1k.to_bits(), watts.to_bits(), micros_per_kwh), body.task(), body.is_general())
+        (
+            said,
+            (joules_per_1k.to_bits(), watts.to_bits(), micros_per_kwh),
+            body.task(),
+            body.is_general(),
+            body.is_language_model(),
+        )
     };
     numbered(bodies, key, |body| Traits::of(body))
 }

@@ -42,6 +42,12 @@ fn meaning_of(reason: &Reason) -> Option<String> {
         Reason::Matched => Some("it is likely enough to be what was asked for".to_owned()),
         Reason::Named => Some("asked for by name, so that meaning does not count".to_owned()),
         Reason::FallbackGeneral { instead_of: Some(wanted) } => Some(format!("nobody offers {wanted}; a general model tries")),
+        Reason::FallbackSpecialised { instead_of: Some(wanted) } => {
+            Some(format!("nobody offers {wanted}; the nearest language model tries"))
+        }
+        Reason::FallbackSpecialised { instead_of: None } => {
+            Some("nothing offered fits well enough; the nearest language model tries".to_owned())
+        }
         Reason::FallbackGeneral { instead_of: None } => {
             Some("nothing offered fits well enough; a general model tries".to_owned())
         }
