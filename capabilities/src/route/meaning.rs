@@ -44,8 +44,7 @@ pub(super) struct Missing {
 }
 
 /// A request, ready to be compared with the bodies of a roster.
-pub(super) struct Asked<'a> {
-    vector: &'a [f32],
+pub(super) struct Asked {
     query: Query,
     /// For each body, the share of words in common.
     overlaps: Vec<f32>,
@@ -53,21 +52,21 @@ pub(super) struct Asked<'a> {
     confidence: f32,
 }
 
-impl<'a> Asked<'a> {
+impl Asked {
     /// `None` where `vector` cannot be compared with what the roster has.
-    pub fn new(roster: &Roster, text: &str, vector: &'a [f32]) -> Option<Self> {
+    pub fn new(roster: &Roster, text: &str, vector: &[f32]) -> Option<Self> {
         let (space, words) = (roster.space(), roster.words());
         let confidence = space.calibration.confidence(words.known(text));
-        Some(Self { vector, query: Query::new(vector, space)?, overlaps: words.overlaps(&Words::of(text)), confidence })
+        Some(Self { query: Query::new(vector, space)?, overlaps: words.overlaps(&Words::of(text)), confidence })
     }
 }
 
 impl Meaning {
     /// Weighs the bodies marked in `eligible`, which all the same suit a request to the extent in `complexities`, by the number of their
     /// traits; `None` where what is asked cannot be compared with them.
-    pub fn of(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
+    pub fn of(view: &RoutingView, asked: &Asked, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
         let (roster, space) = (view.roster(), view.roster().space());
-        let kinds = Kinds::new(roster, eligible, space.evidence(asked.vector, score::weigh)?, asked.confidence);
+        let kinds = Kinds::new(roster, eligible, space.evidence(&asked.query, score::weigh)?, asked.confidence);
         let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
         let weighed = worth_weighing(view, asked, eligible, &groups, complexities);
         let own = roster.index().exact().scan_of(&weighed, &asked.query, score::weigh);
@@ -81,7 +80,12 @@ impl Meaning {
         let beyond_words = kinds.beyond(&space.calibration, |set| set.needs() == Needs::Text);
         let beyond_advice = kinds.beyond(&space.calibration, |set| kinds.would_do_with_words(set));
         let understood = asked.confidence == 1.0;
-        Some(Self { beyond_words, beyond_advice, understood, ..Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration)) })
+        Some(Self {
+            beyond_words,
+            beyond_advice,
+            understood,
+            ..Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration))
+        })
     }
 
     /// Whether something is likely enough to be what was asked for.
@@ -116,7 +120,7 @@ impl Meaning {
 }
 
 /// The eligible bodies that could win: all of a few, the most promising of many.
-fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
+fn worth_weighing(view: &RoutingView, asked: &Asked, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
     if eligible.len() <= ALL_UP_TO {
         return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
     }
@@ -133,7 +137,7 @@ fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], grou
 }
 
 /// About the odds of every body, up to a factor.
-fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<f32> {
+fn estimated_weights(roster: &Roster, asked: &Asked, groups: &[f32]) -> Vec<f32> {
     let calibration = &roster.space().calibration;
     let sums = roster.index().estimate(&asked.query, score::weigh);
     let counts = roster.index().exact().vectors_of();
@@ -151,8 +155,10 @@ fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<
 
 /// What the exemplars of every kind say of the query.
 struct Kinds {
-    /// Of the exemplars and of what owners say.
-    evidence: Vec<(Evidence, Evidence)>,
+    /// For each set, the weight of its exemplars.
+    weights: Vec<f32>,
+    /// For each set, how similar its exemplars and what owners say of it are. Asked for again and again.
+    similarities: Vec<f32>,
     /// Whether some eligible body belongs to the set.
     offered: Vec<bool>,
     confidence: f32,
@@ -168,7 +174,13 @@ impl Kinds {
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
             sets.iter().for_each(|set| offered[set.position()] = true);
         }
-        Self { evidence, offered, confidence }
+        let abouts_count = roster.space().calibration.abouts;
+        let weights: Vec<f32> = evidence.iter().map(|(exemplars, _)| score::kind_weight(*exemplars)).collect();
+        let similarity = |(weight, (_, abouts)): (&f32, &(Evidence, Evidence))| {
+            score::similarity(*weight) + abouts_count * score::similarity(score::own_weight(*abouts))
+        };
+        let similarities = weights.iter().zip(&evidence).map(similarity).collect();
+        Self { weights, similarities, offered, confidence }
     }
 
     /// The weight of all sets of one kind of thing, the first before the others.
@@ -180,13 +192,13 @@ impl Kinds {
     }
 
     fn weight(&self, set: SetId) -> f32 {
-        score::kind_weight(self.evidence[set.position()].0)
+        self.weights[set.position()]
     }
 
     /// The likeliest kind that nobody offers, with its odds.
     fn missing(&self, calibration: &Calibration) -> Option<Missing> {
         let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
-        let handicapped = unserved.map(|set| (set, self.similarity(set, calibration.abouts) - self.handicap(set)));
+        let handicapped = unserved.map(|set| (set, self.similarity(set) - self.handicap(set)));
         let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
         Some(Missing { set, probability: self.odds(similarity, calibration), for_words: self.would_do_with_words(set) })
     }
@@ -200,7 +212,7 @@ impl Kinds {
     fn beyond(&self, calibration: &Calibration, words: impl Fn(SetId) -> bool) -> f32 {
         let nearest = |text: bool| {
             let sets = SetId::all().filter(|set| words(*set) == text);
-            sets.map(|set| self.similarity(set, calibration.abouts)).fold(f32::NEG_INFINITY, f32::max)
+            sets.map(|set| self.similarity(set)).fold(f32::NEG_INFINITY, f32::max)
         };
         let beyond = nearest(false);
         if self.odds(beyond, calibration) < 1.0 { f32::NEG_INFINITY } else { beyond - nearest(true) }
@@ -220,8 +232,7 @@ impl Kinds {
         f32::from(u8::from(covered)) * COVERED + f32::from(u8::from(words)) * WORDS
     }
 
-    fn similarity(&self, set: SetId, abouts_count: f32) -> f32 {
-        let abouts = score::own_weight(self.evidence[set.position()].1);
-        score::similarity(self.weight(set)) + abouts_count * score::similarity(abouts)
+    fn similarity(&self, set: SetId) -> f32 {
+        self.similarities[set.position()]
     }
 }

@@ -33,7 +33,7 @@ pub struct Energy {
 pub struct Rates {
     /// Taken by the owner.
     pub announced: Cost,
-    /// Electricity for 1,000 tokens that are written; for those that are read a [`READING`]th.
+    /// Electricity for 1,000 tokens that are written; for those that are read a tenth of it, as for the time.
     pub energy: f32,
 }
 
