@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::ollama::OLLAMA_MODEL;
-use crate::support::{Manner, MockOllama, MockOpenAi, Node, PATIENCE, Setup, mesh, until};
+use crate::support::{LLAMAFARM_PROJECT, Manner, MockLlamaFarm, MockOllama, MockOpenAi, Node, PATIENCE, Setup, mesh, until};
 
 /// Waits until `atmo status` says one of `words` somewhere near the backend's name.
 async fn status_says(node: &Node, backend: &str, words: &[&str]) {
@@ -91,4 +91,49 @@ async fn a_backend_that_never_answers_holds_nobody_up_for_ever() {
     assert!(tokio::time::timeout(std::time::Duration::from_secs(1), waiting).await.is_err(), "the engine is silent");
     until(PATIENCE, "the engine is left alone", async || engine.active() == 0).await;
     node.json(&["status"]).await;
+}
+
+/// What an owner says of a model reaches the others: as many texts of its own as a capability may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_texts_an_owner_gives_are_known_to_others() {
+    let engine = MockOpenAi::start("engine", &["clerk-model"]).await;
+    let texts = ["draft a lease for a flat", "review this clause", "how long is the notice period", "who may sublet"];
+    let there = Setup::new("there").config(&format!("{}exemplars = {texts:?}\n", engine.config())).start().await;
+    let here = Setup::new("here").start().await;
+    mesh::form(&here, &[&there]).await;
+    mesh::offers(&here, "clerk-model").await;
+    until(PATIENCE, "all four texts are known", async || {
+        here.json(&["capabilities"]).await[0]["texts"] == serde_json::json!(texts)
+    })
+    .await;
+}
+
+/// What another node holds of the project, with what its owner calls `titles` in the configuration and with `announce_titles` as given.
+async fn texts_held_elsewhere(announce_titles: &str) -> Value {
+    let farm = MockLlamaFarm::start().await;
+    let titles = "titles = [\"Sabbatical rules\"]\n";
+    let there = Setup::new("there").config(&format!("{announce_titles}{}{titles}", farm.config())).start().await;
+    let here = Setup::new("here").start().await;
+    mesh::form(&here, &[&there]).await;
+    mesh::offers(&here, LLAMAFARM_PROJECT).await;
+    // Its vectors come last: with them everything is here that will come.
+    until(PATIENCE, "it can be found by meaning", async || {
+        let route = here.atmo(&["route", "--json", "answer this from the staff handbook"]).await.printed();
+        route["candidates"][0]["probability"].as_f64() > Some(0.0)
+    })
+    .await;
+    here.json(&["capabilities"]).await[0].clone()
+}
+
+/// What a document is called says a lot about who wrote it; other nodes learn it only where its owner wants that.
+#[tokio::test(flavor = "multi_thread")]
+async fn titles_of_documents_leave_a_node_only_where_its_owner_says_so() {
+    for silent in ["", "announce_titles = false\n"] {
+        let held = texts_held_elsewhere(silent).await;
+        assert_eq!(held["texts"], serde_json::json!([]), "{held}");
+        let said = held.to_string();
+        assert!(["Travel", "Parental", "Sabbatical"].iter().all(|word| !said.contains(word)), "{said}");
+    }
+    let held = texts_held_elsewhere("announce_titles = true\n").await;
+    assert_eq!(held["texts"], serde_json::json!(["Sabbatical rules", "Travel Policy 2026", "Parental leave"]), "{held}");
 }

@@ -102,6 +102,30 @@ async fn each_constraint_means_the_same_as_flag_header_and_body() {
     }
 }
 
+/// What an owner pays for electricity is announced, counts against a budget on another node, and is shown there.
+#[tokio::test(flavor = "multi_thread")]
+async fn electricity_is_part_of_what_a_request_costs() {
+    let engine = MockOpenAi::start("engine", &["drawing-model"]).await;
+    // 3,600 joules for 1,000 tokens: a thousandth of a kilowatt-hour.
+    let energy = "energy = { joules_per_1k_tokens = 3600, price_per_kwh = 0.5 }\n";
+    let there = Setup::new("there").config(&format!("{}{energy}", engine.config())).start().await;
+    let here = Setup::new("here").start().await;
+    mesh::form(&here, &[&there]).await;
+    mesh::offers(&here, "drawing-model").await;
+    let route = async |flags: &[&str]| here.atmo(&[&["route", "--json", "tell me a story"], flags].concat()).await.printed();
+    let chosen = route(&[]).await["candidates"][0].clone();
+    let (energy, cost) = (chosen["energy_micros"].as_u64(), chosen["cost_micros"].as_u64());
+    assert!(energy > Some(500) && energy == cost, "an answer of some 1,000 tokens at 500 millionths: {chosen}");
+    assert!(chosen["factors"]["cost"].as_f64() < Some(1.0), "{chosen}");
+    for (flags, name) in [(vec!["--max-cost", "0.0005"], "max_cost"), (vec!["--require-free"], "require_free")] {
+        let refused = route(&flags).await;
+        assert_eq!(refused["excluded"][0]["by"], name, "{refused}");
+        assert!(refused["excluded"][0]["reason"].as_str().is_some_and(|reason| reason.contains("electricity")), "{refused}");
+    }
+    assert!(route(&["--max-cost", "0.0007"]).await["chosen"].is_object());
+    here.atmo(&["route", "--explain", "tell me a story"]).await.says(&["electricity"]);
+}
+
 /// What a model does not say of its context is not held against it; the built-in one says how short it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_context_that_is_too_short_is_left_out() {

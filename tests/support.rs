@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub mod chaos;
 pub mod command;
 pub mod events;
+pub mod llamafarm;
 pub mod mesh;
 pub mod node;
 pub mod ollama;
@@ -15,6 +16,7 @@ pub mod openai;
 pub mod processes;
 
 pub use chaos::{Chaos, Step};
+pub use llamafarm::{LLAMAFARM_PROJECT, MockLlamaFarm};
 pub use node::{Node, Setup};
 pub use ollama::MockOllama;
 pub use openai::{Manner, MockOpenAi};

@@ -54,6 +54,7 @@ impl std::fmt::Debug for Found {
 /// Looks again and again, and remembers what it found.
 pub struct Discovery {
     urls: Vec<String>,
+    titles: bool,
     found: BTreeMap<String, Found>,
 }
 
@@ -77,7 +78,12 @@ impl Discovery {
                 kept.push(url);
             }
         }
-        Self { urls: kept, found: BTreeMap::new() }
+        Self { urls: kept, titles: false, found: BTreeMap::new() }
+    }
+
+    /// Whether what is found is asked for the titles of its documents.
+    pub fn with_titles(self, titles: bool) -> Self {
+        Self { titles, ..self }
     }
 
     /// Leaves out what is configured already, under whatever spelling of the same address.
@@ -94,7 +100,7 @@ impl Discovery {
         for (url, protocol) in self.urls.iter().zip(answers) {
             let Some(protocol) = protocol else { continue };
             let known = self.found.remove(url).filter(|found| found.protocol == protocol);
-            still.insert(url.clone(), known.unwrap_or_else(|| construct(protocol, url)));
+            still.insert(url.clone(), known.unwrap_or_else(|| construct(protocol, url, self.titles)));
         }
         self.found = still;
         self.urls.iter().filter_map(|url| self.found.get(url).cloned()).collect()
@@ -147,7 +153,7 @@ fn is_node(models: &Value) -> bool {
     text(models, "/data/0/owned_by").as_deref() == Some(NODE_OWNER)
 }
 
-fn construct(protocol: Protocol, url: &str) -> Found {
+fn construct(protocol: Protocol, url: &str, titles: bool) -> Found {
     let backend: Arc<dyn Backend> = match protocol {
         Protocol::Ollama => {
             Arc::new(Ollama::new(OllamaConfig { name: "ollama".to_owned(), url: url.to_owned(), api_key: None, models: None }))
@@ -156,6 +162,7 @@ fn construct(protocol: Protocol, url: &str) -> Found {
             name: "llamafarm".to_owned(),
             url: url.to_owned(),
             namespaces: Vec::new(),
+            titles,
         })),
         Protocol::OpenAi => {
             let base = format!("{url}/v1");

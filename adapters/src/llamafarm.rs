@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -27,6 +27,12 @@ const NAMESPACES_MAX: usize = 16;
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests at once for one project; the server does not say. A guess.
 const SLOTS: u16 = 4;
+/// How long titles are not asked for again: each project is a question of its own.
+const TITLES_AGE: Duration = Duration::from_secs(60);
+/// Projects whose titles are asked for, titles of each, and characters of each title.
+const TITLED_PROJECTS_MAX: usize = 16;
+const TITLES_MAX: usize = 64;
+const TITLE_CHARS_MAX: usize = 128;
 /// What it accepts and then ignores.
 const IGNORED: &str = "temperature,top_p,stop,seed,tool_choice,response_format";
 
@@ -39,12 +45,15 @@ pub struct LlamaFarmConfig {
     pub url: String,
     /// No route lists them; `default` is always among them.
     pub namespaces: Vec<String>,
+    /// Whether to ask for the titles of documents.
+    pub titles: bool,
 }
 
 /// A LlamaFarm server.
 pub struct LlamaFarm {
     client: Client,
     namespaces: Vec<String>,
+    titles: bool,
     known: RwLock<Known>,
 }
 
@@ -53,6 +62,14 @@ struct Known {
     catalogue: Catalogue,
     /// By engine name, `namespace/project`.
     projects: BTreeMap<String, Project>,
+    titles: Titles,
+}
+
+/// Titles of documents by engine name.
+#[derive(Clone, Default)]
+struct Titles {
+    by_project: BTreeMap<String, Vec<String>>,
+    asked: Option<Instant>,
 }
 
 /// A project of `GET /v1/projects/{namespace}`.
@@ -74,7 +91,7 @@ impl LlamaFarm {
         );
         namespaces.truncate(NAMESPACES_MAX);
         let base = format!("{}/v1", config.url.trim_end_matches('/').trim_end_matches("/v1"));
-        Self { client: Client::new(&config.name, &base, None), namespaces, known: RwLock::default() }
+        Self { client: Client::new(&config.name, &base, None), namespaces, titles: config.titles, known: RwLock::default() }
     }
 
     async fn ask(&self) -> Result<Description, BackendError> {
@@ -85,12 +102,29 @@ impl LlamaFarm {
             let answer = self.client.get_json(&format!("/projects/{namespace}")).await?;
             projects.extend(read_projects(&answer, namespace));
         }
-        let listed: Vec<Listed> = projects.iter().map(Project::listed).collect();
+        let titles = self.titles_of(&projects).await;
+        let listed: Vec<Listed> = projects.iter().map(|project| project.listed(&titles)).collect();
         let catalogue = Catalogue::new(&listed);
         let offers = catalogue.offers.clone();
         let projects = projects.into_iter().map(|project| (project.engine_name(), project)).collect();
-        *self.known.write().expect("nothing panics while it holds what is known") = Known { catalogue, projects };
+        *self.known.write().expect("nothing panics while it holds what is known") = Known { catalogue, projects, titles };
         Ok(Description { engine: format!("llamafarm {version}"), offers })
+    }
+
+    /// Those known, for a while; then those that the data sets of each project name. A project that does not say has none.
+    async fn titles_of(&self, projects: &[Project]) -> Titles {
+        let known = self.known.read().expect("nothing panics while it holds what is known").titles.clone();
+        if !self.titles || known.asked.is_some_and(|asked| asked.elapsed() < TITLES_AGE) {
+            return known;
+        }
+        let mut by_project = BTreeMap::new();
+        for project in projects.iter().filter(|project| project.answers_from_documents()).take(TITLED_PROJECTS_MAX) {
+            let path = format!("/projects/{}/{}/datasets/?include_extra_details=true", project.namespace, project.name);
+            if let Ok(answer) = self.client.get_json(&path).await {
+                by_project.insert(project.engine_name(), read_titles(&answer));
+            }
+        }
+        Titles { by_project, asked: Some(Instant::now()) }
     }
 
     fn known_project(&self, call: &Call) -> Option<Project> {
@@ -173,7 +207,7 @@ impl Project {
         !self.databases.is_empty()
     }
 
-    fn listed(&self) -> Listed {
+    fn listed(&self, titles: &Titles) -> Listed {
         let model = self.model.as_ref().map(|(_, model)| ModelName::parse(model));
         let mut facts = model.as_ref().map(ModelName::facts).unwrap_or_default();
         facts.insert("ignores".to_owned(), IGNORED.to_owned());
@@ -184,6 +218,7 @@ impl Project {
             description: self.description(model.as_ref()),
             facts,
             slots: SLOTS,
+            titles: titles.by_project.get(&self.engine_name()).cloned().unwrap_or_default(),
         }
     }
 
@@ -220,6 +255,22 @@ fn read_projects(answer: &Value, namespace: &str) -> Vec<Project> {
     entries.map(|entries| entries.iter().filter_map(|entry| Project::read(entry, namespace)).collect()).unwrap_or_default()
 }
 
+/// Of the documents in all data sets, as their files are called.
+fn read_titles(answer: &Value) -> Vec<String> {
+    let datasets = answer.get("datasets").and_then(Value::as_array);
+    let files =
+        |dataset: &Value| dataset.pointer("/details/files_metadata").and_then(Value::as_array).cloned().unwrap_or_default();
+    let files = datasets.into_iter().flatten().flat_map(files);
+    files.filter_map(|file| Some(title(&text(&file, "/original_file_name")?))).take(TITLES_MAX).collect()
+}
+
+/// `hr/Travel_Policy-2026.pdf` is "Travel Policy 2026".
+fn title(file: &str) -> String {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    stem.replace(['_', '-'], " ").split_whitespace().collect::<Vec<_>>().join(" ").chars().take(TITLE_CHARS_MAX).collect()
+}
+
 fn read_health(answer: &Value) -> Health {
     match text(answer, "/status").as_deref() {
         Some("healthy") => Health::Up,
@@ -251,10 +302,17 @@ mod tests {
     fn a_project_with_databases_is_rag() {
         let projects = projects();
         assert_eq!(projects.iter().map(|project| project.name.as_str()).collect::<Vec<_>>(), ["support-handbook", "plain-chat"]);
-        let listed: Vec<Listed> = projects.iter().map(Project::listed).collect();
+        let listed: Vec<Listed> = projects.iter().map(|project| project.listed(&Titles::default())).collect();
         assert_eq!((listed[0].kind.as_str(), listed[1].kind.as_str()), ("rag", "llm"));
         assert!(listed[0].description.contains("support handbook"), "{}", listed[0].description);
         assert!(listed[1].description.contains("programming"), "{}", listed[1].description);
+    }
+
+    #[test]
+    fn titles_are_what_files_are_called() {
+        let answer: Value = serde_json::from_str(include_str!("../testdata/llamafarm/datasets.json")).expect("a fixture is JSON");
+        assert_eq!(read_titles(&answer), ["Travel Policy 2026", "Parental leave"]);
+        assert_eq!(read_titles(&serde_json::json!({"datasets": [{"name": "older", "files": ["9f86d08"]}]})), [""; 0]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Listed {
     pub description: String,
     pub facts: Facts,
     pub slots: u16,
+    /// Of documents; see [`Offer::titles`].
+    pub titles: Vec<String>,
 }
 
 impl Listed {
@@ -40,6 +42,7 @@ impl Listed {
             description: name.description(),
             facts: name.facts(),
             slots,
+            titles: Vec::new(),
         }
     }
 
@@ -62,7 +65,7 @@ impl Listed {
             vectors: Vec::new(),
             extensions: Vec::new(),
         };
-        Offer { slug, body, cost: Cost::default(), slots: self.slots }
+        Offer { slug, body, cost: Cost::default(), slots: self.slots, titles: self.titles.clone() }
     }
 }
 

@@ -15,10 +15,13 @@ use atmo_capabilities::route::{Feedback, decide};
 use atmo_capabilities::view::{Condition, Roster, Routable, RoutingView};
 use atmo_protocol::record::{BodyVector, CapabilityBody, Cost};
 use atmo_protocol::{BodyHash, CapabilityId, Mode, NodeId, Slug};
+use criterion::measurement::{Measurement, WallTime};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+/// Calls that the middle is taken of.
+const CALLS: usize = 4_000;
 const TEXT: &str = "write a function that removes duplicates from a list";
 
 /// A vector near the middle of the space, as those of real sentences are.
@@ -98,7 +101,28 @@ fn benchmark(criterion: &mut Criterion) {
         });
     }
     group.finish();
+    single_calls(&space, &mut rng);
     others(criterion, &space, &mut rng);
+}
+
+/// Each call by itself: on a machine that does other things too, the middle of many short times is what a decision takes of a processor.
+fn single_calls(space: &Arc<EmbeddingSpace>, rng: &mut ChaCha12Rng) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| "unknown".to_owned());
+    println!("decide by meaning, {CALLS} single calls; load average {}", load.trim());
+    for (capabilities, bodies, own) in [(1_000, 50, 4), (1_000, 1_000, 1), (10_000, 500, 4), (100_000, 1_000, 4)] {
+        let view = view(mesh(capabilities, bodies, own));
+        let mut calls_ns: Vec<u128> = (0..CALLS)
+            .map(|_| {
+                let intent = Intent { text: TEXT.to_owned(), vector: Some(vector(space, rng).into()), ..Intent::default() };
+                let start = WallTime.start();
+                black_box(decide(&view, &intent, &Feedback::default(), &mut ChaCha12Rng::seed_from_u64(9)));
+                WallTime.end(start).as_nanos()
+            })
+            .collect();
+        calls_ns.sort_unstable();
+        let micros = |share: usize| calls_ns[CALLS * share / 100] as f64 / 1e3;
+        println!("  {capabilities:>6} capabilities, {bodies:>5} bodies: p10 {:.1} us, p50 {:.1} us", micros(10), micros(50));
+    }
 }
 
 fn others(criterion: &mut Criterion, space: &Arc<EmbeddingSpace>, rng: &mut ChaCha12Rng) {

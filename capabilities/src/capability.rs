@@ -3,17 +3,20 @@
 //! A [`CapabilityBody`] comes from another machine, so nothing in it is trusted to be well-formed: a fact that does not parse is absent,
 //! a vector that is not a unit vector of our embedding space is left out and counted. Reading happens once per distinct body.
 
-use atmo_protocol::record::{BodyVector, CapabilityBody, Cost, EXEMPLAR_SETS_MAX, OWN_VECTORS_MAX};
-use atmo_protocol::{BodyHash, Slug};
+use atmo_protocol::record::{BODY_BYTES_MAX, BodyVector, CapabilityBody, Cost, EXEMPLAR_SETS_MAX, OWN_VECTORS_MAX};
+use atmo_protocol::{BodyHash, Slug, codec};
 
 use crate::embed::{EmbedError, Embedder, EmbeddingSpace, UnitVector, quantise};
 use crate::exemplars::{self, SetId};
 use crate::index::Query;
 use crate::score;
+use crate::score::price::Energy;
 use crate::score::words::Words;
 
 /// Characters of what is embedded for a body itself: more than the embedder reads tells nothing.
 const DESCRIBED_CHARS_MAX: usize = 1_000;
+/// The same in bytes: a description stands three times in a body, which is to have room for its vectors too.
+const DESCRIBED_BYTES_MAX: usize = 1_600;
 /// Words below which a description needs the name beside it.
 const DESCRIPTION_WORDS_MIN: usize = 3;
 /// Facts in words that say nothing of what a thing is for.
@@ -39,6 +42,14 @@ pub mod facts {
     pub const QUALITY: &str = "quality";
     /// Length of the vectors an embedding model gives.
     pub const DIMENSIONS: &str = "dimensions";
+    /// Joules that 1,000 written tokens take, as a decimal number.
+    pub const ENERGY_JOULES_PER_1K: &str = "energy_joules_per_1k";
+    /// Watts that are drawn while tokens are written, as a decimal number: for who does not know the joules.
+    pub const ENERGY_WATTS: &str = "energy_watts";
+    /// Millionths of a currency unit that a kilowatt-hour costs, as a whole number.
+    pub const ENERGY_MICROS_PER_KWH: &str = "energy_micros_per_kwh";
+    /// The most joules or watts that are believed.
+    pub const ENERGY_MAX: f32 = 1e7;
 }
 
 /// Something a backend can do on this machine, before it is embedded and announced.
@@ -50,6 +61,9 @@ pub struct Offer {
     pub cost: Cost,
     /// Requests executed at once before others wait.
     pub slots: u16,
+    /// Of the documents that it answers from, where its engine was asked. No part of the body: they leave the node only where its owner
+    /// wants that.
+    pub titles: Vec<String>,
 }
 
 /// One distinct body, read. Shared by everyone who offers the same thing.
@@ -84,17 +98,19 @@ pub struct Facts {
     pub demonstration: bool,
     pub quality: Option<f32>,
     pub dimensions: Option<u32>,
+    pub energy: Energy,
 }
 
 impl Capability {
     /// Reads a body. Never fails: what cannot be used is left out, and a body without usable vectors is still known by its kinds.
     pub fn read(hash: BodyHash, body: &CapabilityBody, space: &EmbeddingSpace) -> Self {
+        let own = body.own_vectors();
         let mut vectors: Vec<UnitVector> =
-            body.vectors.iter().take(OWN_VECTORS_MAX).filter_map(|own| space.read(&own.space, &own.vector).ok()).collect();
-        let vectors_refused = body.vectors.len() - vectors.len();
-        let described = body.vectors.first().and_then(|own| space.read(&own.space, &own.vector).ok());
+            own.iter().take(OWN_VECTORS_MAX).filter_map(|own| space.read(&own.space, &own.vector).ok()).collect();
+        let vectors_refused = own.len() - vectors.len();
+        let described = own.first().and_then(|own| space.read(&own.space, &own.vector).ok());
         if let Some(described) = &described {
-            let is_named = body.vectors.get(1).is_some_and(|own| own.text == named(body)) && vectors.len() > 1;
+            let is_named = own.get(1).is_some_and(|own| own.text == named(body)) && vectors.len() > 1;
             let named = is_named.then(|| vectors.remove(1));
             vectors[0] = space.turned(described, named.as_ref());
         }
@@ -114,6 +130,11 @@ impl Capability {
     /// Whether this is a chat model for anything, which an ordinary request may fall back to.
     pub fn is_general(&self) -> bool {
         self.can_chat() && self.sets.iter().any(|set| set.id() == SetId::GENERAL)
+    }
+
+    /// Whether it is a language model, for anything or for something.
+    pub fn is_language_model(&self) -> bool {
+        exemplars::recognise::is_language_model(&self.kind)
     }
 
     /// What kind of request it answers, by its type.
@@ -146,23 +167,31 @@ pub enum Task {
     Other,
 }
 
-/// `body` as it is announced: with its texts placed by `embedder`. Who reads it recognises its kinds, unless it names some.
+/// `body` as it is announced: with its texts placed by `embedder`, and without the last of its owner's texts where it would be larger than
+/// a body may be. Who reads it recognises its kinds, unless it names some.
 pub fn embedded(mut body: CapabilityBody, embedder: &dyn Embedder) -> Result<CapabilityBody, EmbedError> {
+    body.description.truncate(body.description.floor_char_boundary(DESCRIBED_BYTES_MAX));
     let texts = own_texts(&body);
     let vectors = embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
-    body.vectors = texts
-        .into_iter()
-        .zip(&vectors)
-        .map(|(text, vector)| BodyVector { text, space: embedder.space().to_owned(), vector: quantise(vector) })
-        .collect();
+    let placed =
+        |(text, vector): (String, &Vec<f32>)| BodyVector { text, space: embedder.space().to_owned(), vector: quantise(vector) };
+    let mut own: Vec<BodyVector> = texts.into_iter().zip(&vectors).map(placed).collect();
+    body.set_own_vectors(own.clone());
+    while codec::encode(&body).len() > BODY_BYTES_MAX && own.pop().is_some() {
+        body.set_own_vectors(own.clone());
+    }
     Ok(body)
 }
 
 /// The texts that stand for a body: what it says of itself, the same with its name, then the texts its owner gave it.
 fn own_texts(body: &CapabilityBody) -> Vec<String> {
+    [described(body), named(body)].into_iter().chain(given_texts(body)).take(OWN_VECTORS_MAX).collect()
+}
+
+/// The texts that stand for a body beside what it says of itself: those of its owner.
+pub fn given_texts(body: &CapabilityBody) -> Vec<String> {
     let said = [described(body), named(body)];
-    let given = body.vectors.iter().map(|own| own.text.clone()).filter(|text| !said.contains(text));
-    said.iter().cloned().chain(given).take(OWN_VECTORS_MAX).collect()
+    body.own_vectors().into_iter().map(|own| own.text).filter(|text| !said.contains(text)).collect()
 }
 
 /// Name and description.
@@ -177,7 +206,9 @@ fn told(body: &CapabilityBody) -> String {
 
 /// With single spaces, and no more than is read.
 fn shortened(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DESCRIBED_CHARS_MAX).collect()
+    let mut text: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(DESCRIBED_CHARS_MAX).collect();
+    text.truncate(text.floor_char_boundary(DESCRIBED_BYTES_MAX));
+    text
 }
 
 /// What is embedded for a body itself: its type, its description and those of its facts that are words. A name only where there is nothing
@@ -233,7 +264,64 @@ impl Facts {
             facts::DEMONSTRATION => self.demonstration = value == "true",
             facts::QUALITY => self.quality = value.parse().ok().filter(|share| (0.0..=1.0).contains(share)),
             facts::DIMENSIONS => self.dimensions = value.parse().ok(),
+            facts::ENERGY_JOULES_PER_1K => self.energy.joules_per_1k = amount(value),
+            facts::ENERGY_WATTS => self.energy.watts = amount(value),
+            facts::ENERGY_MICROS_PER_KWH => self.energy.micros_per_kwh = value.parse().unwrap_or(0),
             _ => {}
+        }
+    }
+}
+
+/// Joules or watts; 0, as if nothing was said, for what cannot be.
+fn amount(value: &str) -> f32 {
+    value.parse().ok().filter(|amount| (0.0..=facts::ENERGY_MAX).contains(amount)).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use atmo_protocol::record::{OWN_TEXTS_MAX, QuantizedVector};
+    use atmo_protocol::wire::Body;
+
+    use super::*;
+    use crate::embed::scripted::ScriptedEmbedder;
+
+    /// A body with this description and, yet to be placed, these texts of its owner's.
+    fn body(description: &str, texts: &[String]) -> CapabilityBody {
+        let unplaced = |text: &String| BodyVector {
+            text: text.clone(),
+            space: String::new(),
+            vector: QuantizedVector { scale: 0.0, values: Vec::new() },
+        };
+        CapabilityBody {
+            kind: "llm".into(),
+            name: "m".into(),
+            description: description.to_owned(),
+            facts: Vec::new(),
+            exemplars: Vec::new(),
+            vectors: texts.iter().map(unplaced).collect(),
+            extensions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn four_texts_of_the_owners_come_through_and_no_more() {
+        let given =
+            ["draft a contract", "review this clause", "sum up a lease", "find the notice period", "a fifth"].map(String::from);
+        let made = embedded(body("a lawyer's assistant", &given), &ScriptedEmbedder).unwrap();
+        assert_eq!(given_texts(&made), given[..OWN_TEXTS_MAX]);
+        let sent = Body::new(made.into()).unwrap();
+        let read = Capability::read(sent.hash, &sent.body, &EmbeddingSpace::scripted());
+        assert_eq!((read.vectors.len(), read.vectors_refused), (1 + OWN_TEXTS_MAX, 0));
+    }
+
+    #[test]
+    fn whatever_an_owner_writes_fits_into_a_body() {
+        let long = "ネコ ".repeat(600);
+        let given = [1, 2, 3, 4].map(|number| format!("{number} {}", "long ".repeat(100)));
+        for description in ["", "short", long.as_str()] {
+            let made = embedded(body(description, &given), &ScriptedEmbedder).unwrap();
+            assert!(given_texts(&made).iter().zip(&given).all(|(kept, given)| kept == given));
+            assert!(Body::new(made.into()).is_ok(), "{description:.9}");
         }
     }
 }

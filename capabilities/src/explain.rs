@@ -76,8 +76,11 @@ pub struct CandidateRow {
     pub wait_ms: f32,
     /// Expected until the first token.
     pub first_token_ms: f32,
-    /// At most, by estimate, in millionths of a currency unit.
+    /// At most, by estimate, in millionths of a currency unit, electricity included.
     pub cost_micros: u64,
+    /// What of that is electricity.
+    #[serde(default)]
+    pub energy_micros: u64,
     pub factors: Factors,
 }
 
@@ -160,7 +163,8 @@ impl CandidateRow {
             chance: candidate.chance,
             wait_ms: candidate.expected.wait_ms,
             first_token_ms: candidate.expected.first_token_ms,
-            cost_micros: candidate.cost.0,
+            cost_micros: candidate.cost.total.0,
+            energy_micros: candidate.cost.energy.0,
             factors: candidate.factors,
         }
     }

@@ -13,8 +13,8 @@ pub const COSINE_MIN: f32 = 0.98;
 /// The first text of `body` whose vector is not its own, if any. Vectors of other spaces than the embedder's are never compared, so they
 /// prove nothing and gain nothing.
 pub fn disproved(body: &CapabilityBody, embedder: &dyn Embedder) -> Result<Option<String>, EmbedError> {
-    let claimed: Vec<&BodyVector> =
-        body.vectors.iter().take(OWN_VECTORS_MAX).filter(|own| own.space == embedder.space()).collect();
+    let own = body.own_vectors();
+    let claimed: Vec<&BodyVector> = own.iter().take(OWN_VECTORS_MAX).filter(|own| own.space == embedder.space()).collect();
     let made = embedder.embed(&claimed.iter().map(|own| own.text.as_str()).collect::<Vec<_>>())?;
     let lies = claimed.iter().zip(&made).find(|(own, made)| cosine(own, made) < COSINE_MIN);
     Ok(lies.map(|(own, _)| own.text.clone()))
@@ -60,6 +60,13 @@ mod tests {
         assert_eq!(disproved(&honest, &ScriptedEmbedder).unwrap(), None);
         let liar = body(&[("write code in rust", "write code in rust"), ("sort a list", "translate a contract")]);
         assert_eq!(disproved(&liar, &ScriptedEmbedder).unwrap().as_deref(), Some("sort a list"));
+        let texts = ["a b", "c d", "e f", "g h", "i j", "k l"].map(|text| (text, text));
+        let mut full = body(&texts);
+        full.set_own_vectors(full.vectors.clone());
+        assert_eq!(disproved(&full, &ScriptedEmbedder).unwrap(), None);
+        let lying_last = body(&[&texts[..5], &[("k l", "translate a contract")]].concat()).vectors;
+        full.set_own_vectors(lying_last);
+        assert_eq!(disproved(&full, &ScriptedEmbedder).unwrap().as_deref(), Some("k l"), "the last of as many as there may be");
     }
 
     #[test]

@@ -34,8 +34,9 @@ use self::ground::Grounds;
 use self::pick::Draw;
 use self::screen::Screened;
 use crate::intent::{Intent, ModelChoice};
+use crate::score::price::Rates;
 use crate::score::wait::Expected;
-use crate::score::{Factors, fit, price};
+use crate::score::{Factors, fit};
 use crate::view::RoutingView;
 
 /// Chooses who answers `intent`. Pure: the same view, intent, feedback and random numbers give the same decision.
@@ -161,6 +162,6 @@ fn candidate(
         probability: ground.probability,
         chance: draw.map_or(0.0, |draw| draw.chance(view, scored)),
         expected: Expected::of(condition, routable.slots, &experience, screened.tokens),
-        cost: price::estimate(&routable.cost, screened.tokens),
+        cost: Rates::of(&routable.cost, &routable.capability.facts.energy, &condition.load).estimate(screened.tokens),
     }
 }

@@ -14,6 +14,8 @@ pub mod words;
 use atmo_protocol::record::EXEMPLAR_SETS_MAX;
 use serde::{Deserialize, Serialize};
 
+use self::asking::Asking;
+use self::price::Rates;
 use crate::index::Evidence;
 use crate::route::Experience;
 use crate::view::{Condition, Routable, Traits};
@@ -32,6 +34,11 @@ pub struct Calibration {
     pub temperature: f32,
     /// The similarity at which "none of these" is as likely as the candidate.
     pub none: f32,
+    /// The same among models for anything. Where the best of them is right, another is as well in three of four cases, and still in two of
+    /// four where it is less similar by a quarter; of other kinds, whether alike or not, only one in ten or twenty is.
+    pub alike: f32,
+    /// By how much less similar to anything a request counts of whose words none is known.
+    pub unknown: f32,
     /// What a capability's own vectors count for.
     pub own: f32,
     /// What the words that a request shares with a capability count for.
@@ -41,22 +48,68 @@ pub struct Calibration {
     /// What the similarity to a kind that nobody offers counts for beside that to what is offered, and what it then lacks.
     pub missing: f32,
     pub missing_lacks: f32,
+    /// By how much more similar to something beyond words than to any kind of text work a request must be before it is refused rather than
+    /// handed to a general model: one that asks for words, and any other. Of questions and deeds nearly all that nobody serves are beyond
+    /// words, so that they need little.
+    pub beyond_words: f32,
+    pub beyond_deeds: f32,
 }
 
 impl Calibration {
     /// For the built-in model, chosen on sets of seven hands that an encoder trained without them had not seen: top-1 is flat in `own` from
     /// 1.2 to 2 and in `words` from 0.6 to 2. `missing`, `missing_lacks` and `none` are such that nine of ten served requests are accepted;
     /// of the unserved ones it is then 22 in 100.
-    pub const MINILM: Self =
-        Self { temperature: 0.05, none: 0.32, own: 2.0, words: 1.5, abouts: 0.9, missing: 1.7, missing_lacks: 0.25 };
+    pub const MINILM: Self = Self {
+        temperature: 0.05,
+        none: 0.32,
+        alike: 0.4,
+        unknown: 0.5,
+        own: 2.0,
+        words: 1.5,
+        abouts: 0.9,
+        missing: 1.7,
+        missing_lacks: 0.25,
+        beyond_words: 0.6,
+        beyond_deeds: 0.05,
+    };
     /// For the scripted embedder, whose similarities are shares of common words; a guess.
-    pub const SCRIPTED: Self =
-        Self { temperature: 0.05, none: 0.45, own: 0.6, words: 0.0, abouts: 0.6, missing: 1.0, missing_lacks: 0.12 };
+    pub const SCRIPTED: Self = Self {
+        temperature: 0.05,
+        none: 0.45,
+        alike: 0.4,
+        unknown: 0.5,
+        own: 0.6,
+        words: 0.0,
+        abouts: 0.6,
+        missing: 1.0,
+        missing_lacks: 0.12,
+        beyond_words: 0.6,
+        beyond_deeds: 0.05,
+    };
 
     /// How likely this similarity is against "none", as odds.
     #[inline]
     pub fn odds(&self, similarity: f32) -> f32 {
         exp((similarity - self.none) / self.temperature)
+    }
+
+    /// What is left of the odds of anything where only this share of a request's words is known: all of it from the half on.
+    pub fn confidence(&self, known: f32) -> f32 {
+        exp(-self.unknown * (1.0 - 2.0 * known).max(0.0) / self.temperature)
+    }
+
+    /// How likely a model for anything is right whose odds are this share of those of the best such model, if that is right.
+    #[inline]
+    pub fn beside_the_best(&self, share: f32) -> f32 {
+        exp(ln(share) * self.temperature / self.alike)
+    }
+
+    /// How much beyond words a request that asks for this may be before nobody is asked.
+    pub fn margin(&self, asking: Asking) -> f32 {
+        match asking {
+            Asking::Words => self.beyond_words,
+            Asking::Question | Asking::Deed => self.beyond_deeds,
+        }
     }
 
     /// How similar a request is to something, from the weight of its kinds and of its own vectors.
@@ -141,7 +194,7 @@ pub struct Factors {
     pub distance: f32,
     /// Expected wait.
     pub load: f32,
-    /// Price.
+    /// Price, electricity included.
     pub cost: f32,
     /// Model quality as far as it is known; next to nothing for a demonstration model.
     pub quality: f32,
@@ -160,7 +213,7 @@ impl Factors {
             similarity: 1.0,
             distance: fit::distance(condition),
             load: fit::load(condition, routable.slots, experience),
-            cost: fit::cost(&routable.cost),
+            cost: fit::cost(&Rates::of(&routable.cost, &traits.energy, &condition.load)),
             quality: traits.quality,
             complexity: 1.0,
             reliability: fit::reliability(condition, experience),

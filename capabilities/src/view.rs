@@ -17,6 +17,7 @@ use crate::embed::EmbeddingSpace;
 use crate::exemplars::SetId;
 use crate::index::Index;
 use crate::route::Experience;
+use crate::score::price::Energy;
 use crate::score::words::WordIndex;
 use crate::score::{Factors, fit};
 
@@ -133,6 +134,7 @@ impl Bodies {
 pub(crate) struct Traits {
     pub task: Task,
     pub general: bool,
+    pub language_model: bool,
     pub demonstration: bool,
     pub tools: Option<bool>,
     pub vision: Option<bool>,
@@ -140,6 +142,7 @@ pub(crate) struct Traits {
     /// From [`fit::size`](crate::score::fit::size).
     pub size: f32,
     pub quality: f32,
+    pub energy: Energy,
 }
 
 impl Traits {
@@ -148,12 +151,14 @@ impl Traits {
         Self {
             task: capability.task(),
             general: capability.is_general(),
+            language_model: capability.is_language_model(),
             demonstration: facts.demonstration,
             tools: facts.tools,
             vision: facts.vision,
             context_length: facts.context_length,
             size: fit::size(facts),
             quality: fit::quality(facts),
+            energy: facts.energy,
         }
     }
 }
@@ -384,7 +389,14 @@ fn distinct_traits(bodies: &[Arc<Capability>]) -> (Box<[Traits]>, Box<[u32]>) {
         let facts = &body.facts;
         let (size, quality) = (facts.parameters_billions.map(f32::to_bits), facts.quality.map(f32::to_bits));
         let said = (facts.demonstration, facts.tools, facts.vision, facts.context_length, size, quality);
-        (said, body.task(), body.is_general())
+        let Energy { joules_per_1k, watts, micros_per_kwh } = facts.energy;
+        (
+            said,
+            (joules_per_1k.to_bits(), watts.to_bits(), micros_per_kwh),
+            body.task(),
+            body.is_general(),
+            body.is_language_model(),
+        )
     };
     numbered(bodies, key, |body| Traits::of(body))
 }

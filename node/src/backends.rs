@@ -220,9 +220,7 @@ impl Backends {
             for offer in known.offers() {
                 let slug = free_slug(&offer.slug, &mut taken);
                 let mut offer = offer.clone();
-                if let Some(configured) = self.settings.said_of(known.backend.name()) {
-                    about::amend(&mut offer, configured);
-                }
+                about::amend(&mut offer, self.settings.said_of(known.backend.name()), self.settings.announce_titles);
                 placed.push(Placed { slug, backend: Arc::clone(&known.backend), offer });
             }
         }

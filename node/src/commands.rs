@@ -32,7 +32,7 @@ impl Handler for Commands {
         match request {
             Request::Status => report::status(node).await,
             Request::Nodes { all } => report::nodes(node, all).await,
-            Request::Capabilities { all } => Ok(report::capabilities(node, all)),
+            Request::Capabilities { all } => report::capabilities(node, all).await,
             Request::Doctor => report::doctor(node).await,
             Request::Route { text, model, constraints } => self.route(text, model, constraints).await,
             Request::Intent { text, model, constraints, explain, stream, history } => {

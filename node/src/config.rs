@@ -14,7 +14,8 @@ use atmo_protocol::Mode;
 mod file;
 mod value;
 
-pub use file::{About, Backend, BackendKind, ConfigFile, Limits, Network};
+pub(crate) use file::EXEMPLAR_BYTES_MAX;
+pub use file::{About, Backend, BackendKind, ConfigFile, Draw, Energy, Limits, Network};
 pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin};
 
 use crate::{logging, platform};
@@ -44,6 +45,8 @@ pub struct Config {
     pub discover: bool,
     /// Offers the built-in model.
     pub builtin: bool,
+    /// Tells other nodes the titles of documents.
+    pub announce_titles: bool,
     pub labels: BTreeMap<String, String>,
     pub backends: Vec<Backend>,
     pub limits: Limits,
@@ -170,6 +173,7 @@ impl Config {
             mdns: layers.switch(flags.no_mdns, "ATMO_MDNS", file.mdns)?,
             discover: layers.switch(flags.no_discover, "ATMO_DISCOVER", file.discover)?,
             builtin: layers.switch(flags.no_builtin, "ATMO_BUILTIN", file.builtin)?,
+            announce_titles: layers.switch(false, "ATMO_ANNOUNCE_TITLES", file.announce_titles)?,
             labels: file.labels,
             backends: file.backends,
             limits: file.limits,

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
 use crate::identity::{BodyHash, CertificateHash, MeshId, NodeId, Slug};
 
 mod announcement;
@@ -99,7 +100,8 @@ pub struct CapabilityBody {
     pub facts: Vec<(String, String)>,
     /// Exemplar sets that live in every binary, named by id; at most [`EXEMPLAR_SETS_MAX`].
     pub exemplars: Vec<String>,
-    /// Its own vectors, each with the text it stands for; at most [`OWN_VECTORS_MAX`].
+    /// The first of its own vectors, each with the text it stands for; at most [`INLINE_VECTORS_MAX`]. Read them all with
+    /// [`own_vectors`](Self::own_vectors).
     pub vectors: Vec<BodyVector>,
     pub extensions: Extensions,
 }
@@ -128,7 +130,74 @@ pub const BODY_BYTES_MAX: usize = 8 << 10;
 pub const ADDRESSES_MAX: usize = 8;
 /// Most capabilities in a [`NodeRecord`].
 pub const CAPABILITIES_MAX: usize = 64;
-/// Most vectors that a body brings of its own.
-pub const OWN_VECTORS_MAX: usize = 4;
+/// Most texts of its owner's that stand for a body beside what it says of itself.
+pub const OWN_TEXTS_MAX: usize = 4;
+/// Most vectors that a body brings of its own: of what it says of itself, of the same with its name, and of its owner's texts.
+pub const OWN_VECTORS_MAX: usize = 2 + OWN_TEXTS_MAX;
+/// Most of them in [`CapabilityBody::vectors`]: what every version reads.
+pub const INLINE_VECTORS_MAX: usize = 4;
+/// The extension of a body that holds those beyond.
+const MORE_VECTORS: u16 = 1;
 /// Most exemplar sets that a body names.
 pub const EXEMPLAR_SETS_MAX: usize = 4;
+
+impl CapabilityBody {
+    /// All vectors of its own, in order. An extension that does not decode holds none; more than [`OWN_VECTORS_MAX`] may come back, and
+    /// those beyond count for nothing.
+    pub fn own_vectors(&self) -> Vec<BodyVector> {
+        let more = self.extensions.iter().find(|(number, _)| *number == MORE_VECTORS);
+        let more = more.and_then(|(_, bytes)| codec::decode_front::<Vec<BodyVector>>(bytes).ok());
+        self.vectors.iter().cloned().chain(more.into_iter().flat_map(|(vectors, _)| vectors)).collect()
+    }
+
+    /// Replaces them: the first [`INLINE_VECTORS_MAX`] where every version finds them, the rest in an extension that older ones pass on.
+    pub fn set_own_vectors(&mut self, mut vectors: Vec<BodyVector>) {
+        let more = vectors.split_off(vectors.len().min(INLINE_VECTORS_MAX));
+        self.vectors = vectors;
+        self.extensions.retain(|(number, _)| *number != MORE_VECTORS);
+        if !more.is_empty() {
+            self.extensions.push((MORE_VECTORS, codec::encode(&more)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn body() -> CapabilityBody {
+        CapabilityBody {
+            kind: "llm".into(),
+            name: "m".into(),
+            description: String::new(),
+            facts: Vec::new(),
+            exemplars: Vec::new(),
+            vectors: Vec::new(),
+            extensions: vec![(7, vec![1])],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn own_vectors_come_back_as_they_were_set(texts in prop::collection::vec(any::<String>(), 0..=OWN_VECTORS_MAX)) {
+            let vector = QuantizedVector { scale: 0.5, values: vec![1, -2] };
+            let own: Vec<BodyVector> =
+                texts.into_iter().map(|text| BodyVector { text, space: "s".into(), vector: vector.clone() }).collect();
+            let mut body = body();
+            body.set_own_vectors(own.clone());
+            prop_assert!(body.vectors.len() <= INLINE_VECTORS_MAX && body.extensions[0] == (7, vec![1]));
+            prop_assert_eq!(body.own_vectors(), own);
+            body.set_own_vectors(Vec::new());
+            prop_assert!(body.own_vectors().is_empty() && body.extensions.len() == 1);
+        }
+
+        #[test]
+        fn any_extension_is_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut body = body();
+            body.extensions.push((MORE_VECTORS, bytes));
+            body.own_vectors();
+        }
+    }
+}

@@ -201,16 +201,24 @@ pub fn ollama(request: &Request, shows: &AtomicUsize) -> Answer {
 
 async fn a_llamafarm_conforms_and_is_told_what_it_would_decide() {
     let mock = Mock::start(llamafarm).await;
-    let config = LlamaFarmConfig { name: "farm".into(), url: mock.url.clone(), namespaces: vec!["../x".into()] };
+    let config = LlamaFarmConfig { name: "farm".into(), url: mock.url.clone(), namespaces: vec!["../x".into()], titles: true };
     let backend = LlamaFarm::new(config);
     let health = backend.health().await;
     assert!(matches!(health, Health::Up), "{health:?}");
     conforms(&backend, Expected { chat_slug: "support-handbook", kind: "rag" }).await;
+    let offers = backend.describe().await.expect("it describes itself").offers;
+    assert_eq!(offers[0].titles, ["Travel Policy 2026", "Parental leave"]);
+    assert_eq!(
+        mock.asked("/v1/projects/default/support-handbook/datasets/?include_extra_details=true").len(),
+        1,
+        "not asked for again at once"
+    );
     let asked = mock.asked("/v1/projects/default/support-handbook/chat/completions").remove(0);
     assert_eq!(asked.header("x-no-session"), Some("1"));
     assert!(asked.text().contains(r#""rag_enabled":true"#) && asked.text().contains(r#""model":"fast""#), "{}", asked.text());
     let page = Mock::start(|_| Answer::html()).await;
-    let trap = LlamaFarm::new(LlamaFarmConfig { name: "trap".into(), url: page.url.clone(), namespaces: Vec::new() });
+    let trap =
+        LlamaFarm::new(LlamaFarmConfig { name: "trap".into(), url: page.url.clone(), namespaces: Vec::new(), titles: false });
     assert!(matches!(trap.describe().await, Err(BackendError::NotTheProtocol { .. })));
 }
 
@@ -220,6 +228,9 @@ pub fn llamafarm(request: &Request) -> Answer {
         "/info" => Answer::json(include_str!("../../testdata/llamafarm/info.json")),
         "/health" => Answer::json(r#"{"status":"healthy","summary":"all components are healthy","components":[],"seeds":[]}"#),
         "/v1/projects/default" => Answer::json(include_str!("../../testdata/llamafarm/projects.json")),
+        path if path.ends_with("/datasets/?include_extra_details=true") => {
+            Answer::json(include_str!("../../testdata/llamafarm/datasets.json"))
+        }
         path if path.starts_with("/v1/projects/default/") => mock::chat(request, Duration::ZERO),
         _ => Answer::html(),
     }

@@ -66,8 +66,8 @@ impl Projection {
     }
 
     /// A centred request in the principal directions; `None` where nothing is left of it.
-    pub fn reduced(&self, centred: &[f32]) -> Option<Vec<f32>> {
-        normalised(self.reduce.similarities(&Query::of(centred)))
+    pub fn reduced(&self, request: &Query) -> Option<Vec<f32>> {
+        normalised(self.reduce.similarities(&request.without_middle()))
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
         let projection = Projection::built_in(384).unwrap();
         let one: Vec<f32> = (0..384).map(|place| if place == 7 { 1.0 } else { 0.01 }).collect();
         assert_eq!(projection.turned(&one, None).unwrap().len(), 384);
-        assert_eq!(projection.reduced(&one).unwrap().len(), 128);
+        assert_eq!(projection.reduced(&Query::of(&one)).unwrap().len(), 128);
         assert_eq!(projection.turned(&[0.0; 384], Some(&[0.0; 384])), None);
     }
 }

@@ -126,16 +126,18 @@ impl EmbeddingSpace {
     }
 
     /// For each set in order, what `weigh` makes of the similarities of its exemplars and of its turned descriptions to a request.
-    pub fn evidence(&self, request: &[f32], weigh: impl Fn(f32) -> f32 + Copy) -> Option<Vec<(Evidence, Evidence)>> {
-        let reduced = self.reduced(&self.centre(request)?)?;
-        let exemplars = self.exemplars.scan(&Query::of(&reduced), weigh);
-        let abouts = self.turned_abouts.scan(&Query::new(request, self)?, weigh);
+    pub fn evidence(&self, request: &Query, weigh: impl Fn(f32) -> f32 + Copy) -> Option<Vec<(Evidence, Evidence)>> {
+        let exemplars = match &self.projection {
+            Some(projection) => self.exemplars.scan(&Query::of(&projection.reduced(request)?), weigh),
+            None => self.exemplars.scan(&request.without_middle(), weigh),
+        };
+        let abouts = self.turned_abouts.scan(request, weigh);
         Some(exemplars.into_iter().zip(abouts).collect())
     }
 
     /// A centred request in the directions that the exemplars have.
     pub fn reduced(&self, centred: &[f32]) -> Option<Vec<f32>> {
-        self.projection.as_ref().map_or_else(|| Some(centred.to_vec()), |projection| projection.reduced(centred))
+        self.projection.as_ref().map_or_else(|| Some(centred.to_vec()), |projection| projection.reduced(&Query::of(centred)))
     }
 
     /// A description turned towards the requests it stands for, with the help of the same with its name before it where that is known;

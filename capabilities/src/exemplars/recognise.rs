@@ -74,17 +74,13 @@ impl Text {
         Self { kind: kind.trim().to_lowercase(), name: name.to_lowercase(), words: spaced(&format!("{name} {described}")) }
     }
 
-    fn is_language_model(&self) -> bool {
-        matches!(self.kind.as_str(), "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct")
-    }
-
     /// Whether it is a language model for anything: it says so more than it says anything special, or says nothing, or only that it sees.
     fn is_general(&self) -> bool {
         let special = || SetId::all().filter(|set| set.specialised()).map(|set| (self.evidence(set), set));
         let (strongest, set) = special().max_by_key(|(evidence, _)| *evidence).map_or((0, None), |(most, set)| (most, Some(set)));
         let general = SetId::parse(SetId::GENERAL).map_or(0, |general| self.evidence(general));
         let sees = set.is_some_and(|set| set.id() == SetId::VISION);
-        self.is_language_model() && (sees || strongest < NAME_WEIGHT && strongest <= general)
+        is_language_model(&self.kind) && (sees || strongest < NAME_WEIGHT && strongest <= general)
     }
 
     fn evidence(&self, set: SetId) -> u32 {
@@ -101,6 +97,12 @@ impl Text {
             None => self.words.contains(&spaced(phrase)),
         }
     }
+}
+
+/// Whether this type is that of a language model.
+pub fn is_language_model(kind: &str) -> bool {
+    let kind = kind.trim().to_lowercase();
+    matches!(kind.as_str(), "llm" | "chat" | "slm" | "language-model" | "text-generation" | "instruct")
 }
 
 /// `text` in lower case with everything but letters and digits as one space, and a space at both ends.

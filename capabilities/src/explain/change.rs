@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::route::{Candidate, Decision, FLOOR};
 use crate::score::fit;
+use crate::score::price::Micros;
 
 /// One thing that would have changed the choice, all else being equal.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -56,7 +57,9 @@ fn rise_in_words(candidate: &Candidate, factor: &str, now: f32, needed: f32) -> 
         }
         "cost" => {
             let price = |factor| fit::price_of(factor) / 1_000.0;
-            format!("if it took less than {:.2} per million tokens, now {:.2} (mean of in and out)", price(needed), price(now))
+            let (less, now) = (price(needed), price(now));
+            let energy = if candidate.cost.energy > Micros(0) { ", electricity included" } else { "" };
+            format!("if it took less than {less:.2} per million tokens, now {now:.2} (mean of in and out{energy})")
         }
         _ => format!("if its {factor} were {needed:.3}, now {now:.3}"),
     }

@@ -43,6 +43,12 @@ fn meaning_of(reason: &Reason) -> Option<String> {
         Reason::Matched => Some("it is likely enough to be what was asked for".to_owned()),
         Reason::Named => Some("asked for by name, so that meaning does not count".to_owned()),
         Reason::FallbackGeneral { instead_of: Some(wanted) } => Some(format!("nobody offers {wanted}; a general model tries")),
+        Reason::FallbackSpecialised { instead_of: Some(wanted) } => {
+            Some(format!("nobody offers {wanted}; the nearest language model tries"))
+        }
+        Reason::FallbackSpecialised { instead_of: None } => {
+            Some("nothing offered fits well enough; the nearest language model tries".to_owned())
+        }
         Reason::FallbackGeneral { instead_of: None } => {
             Some("nothing offered fits well enough; a general model tries".to_owned())
         }
@@ -82,8 +88,9 @@ fn changes_of(decision: &Decision) -> Vec<String> {
     let hopeless = beaten.filter(|runner_up| changes.iter().all(|change| change.capability != runner_up.name));
     let hopeless = hopeless.map(|runner_up| format!("  * no single factor would have put {} first", fitted(&runner_up.name, 40)));
     let shown = changes.into_iter().map(|change| format!("  * {}", change.text));
-    // What was asked takes a line.
-    let room = CHANGES_SHOWN - usize::from(!decision.quotes.is_empty());
+    // What was asked takes a line, and so does energy.
+    let energy_line = usize::from(decision.candidates.iter().any(takes_energy));
+    let room = CHANGES_SHOWN - usize::from(!decision.quotes.is_empty()) - energy_line;
     hopeless.into_iter().chain(shown).take(room).collect()
 }
 
@@ -108,11 +115,19 @@ fn table(decision: &Decision) -> Vec<String> {
     lines.push(row("= product", &|candidate| bar(candidate.score)));
     lines.push(row("chance", &|candidate| format!("  {}", percent(candidate.chance).trim())));
     lines.push(row("expected", &expected));
+    if shown.iter().any(|candidate| takes_energy(candidate)) {
+        lines.push(row("electricity", &|candidate| format!("  {} of that", candidate.cost.energy)));
+    }
     let more = decision.candidates_total.saturating_sub(shown.len());
     if more > 0 {
         lines.push(format!("  and {more} more candidates; > is chosen, - would not do"));
     }
     lines
+}
+
+/// Whether what it costs is electricity in part, which then has a line of its own in the table.
+fn takes_energy(candidate: &Candidate) -> bool {
+    candidate.cost.energy > Micros(0)
 }
 
 fn bar(share: f32) -> String {
@@ -125,7 +140,8 @@ fn percent(share: f32) -> String {
 }
 
 fn expected(candidate: &Candidate) -> String {
-    let cost = if candidate.cost == Micros(0) { "free".to_owned() } else { format!("up to {}", candidate.cost) };
+    let total = candidate.cost.total;
+    let cost = if total == Micros(0) { "free".to_owned() } else { format!("up to {total}") };
     format!("  {}, {cost}", milliseconds(candidate.expected.first_token_ms))
 }
 

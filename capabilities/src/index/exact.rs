@@ -153,5 +153,16 @@ impl ExactIndex {
 }
 
 fn evidence(weights: &[f32]) -> Evidence {
-    Evidence { sum: weights.iter().sum(), count: weights.len() as f32 }
+    Evidence { sum: sum(weights), count: weights.len() as f32 }
+}
+
+/// In lanes side by side: one sum after the other would wait for each addition, and there is one for every exemplar.
+fn sum(weights: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let (parts, rest) = weights.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for part in parts {
+        lanes.iter_mut().zip(part).for_each(|(lane, weight)| *lane += weight);
+    }
+    lanes.iter().chain(rest).sum()
 }

@@ -24,6 +24,8 @@ pub struct Rows {
 struct Block {
     values: Vec<i8>,
     signatures: Vec<u64>,
+    /// For each row, the sum of its values.
+    sums: Vec<i32>,
     /// For each row, its scale.
     scales: Vec<f32>,
     /// For each row, one over its length seen from the middle of the space.
@@ -54,6 +56,11 @@ impl Query {
         let scale = largest / f32::from(i16::MAX);
         let values = vector.iter().map(|value| rounded(value / scale)).collect();
         Self { values: dot::Query::new(values), signature: signature(vector.iter().copied()), scale, mean_dot: 0.0 }
+    }
+
+    /// The same for rows without a middle.
+    pub fn without_middle(&self) -> Self {
+        Self { mean_dot: 0.0, ..self.clone() }
     }
 
     /// The centred unit vector that it was made of, to 15 bits.
@@ -152,6 +159,7 @@ impl Rows {
 impl Block {
     fn push(&mut self, vector: &UnitVector, mean: &[f32]) {
         self.values.extend_from_slice(&vector.values);
+        self.sums.push(vector.values.iter().map(|value| i32::from(*value)).sum());
         self.scales.push(vector.scale);
         self.inverses.push(1.0 / vector.centred_norm);
         let centred = vector.values.iter().zip(mean).map(|(value, mean)| f32::from(*value) * vector.scale - mean);
@@ -160,7 +168,8 @@ impl Block {
 
     fn similarities(&self, query: &Query, rows: Range<usize>, sums: &mut Vec<i32>, out: &mut Vec<f32>) {
         sums.clear();
-        dots(&query.values, &self.values[rows.start * query.dims()..rows.end * query.dims()], sums);
+        let values = &self.values[rows.start * query.dims()..rows.end * query.dims()];
+        dots(&query.values, values, &self.sums[rows.clone()], sums);
         let rows = sums.iter().zip(&self.scales[rows.clone()]).zip(&self.inverses[rows]);
         out.extend(rows.map(|((sum, scale), inverse)| (*sum as f32 * (query.scale * scale) - query.mean_dot) * inverse));
     }
@@ -174,6 +183,7 @@ impl Block {
     fn bytes(&self) -> usize {
         size_of_val(&self.values[..])
             + size_of_val(&self.signatures[..])
+            + size_of_val(&self.sums[..])
             + size_of_val(&self.scales[..])
             + size_of_val(&self.inverses[..])
     }

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::explain::{CandidateRow, Explanation};
 use crate::score::Factors;
-use crate::score::price::Micros;
+use crate::score::price::Estimate;
 use crate::score::wait::Expected;
 
 /// Most candidates that a decision lists; more than anyone tries or reads.
@@ -61,7 +61,7 @@ pub struct Candidate {
     pub chance: f32,
     pub expected: Expected,
     /// What it would take at most by estimate.
-    pub cost: Micros,
+    pub cost: Estimate,
 }
 
 /// What a candidate's node was asked of its load, and what it said.
@@ -107,6 +107,11 @@ pub enum Reason {
         /// What would have fitted better, where that is known: "SQL".
         instead_of: Option<&'static str>,
     },
+    /// The same where no model for anything may answer: one for something tries.
+    FallbackSpecialised {
+        /// What would have fitted better, where that is known.
+        instead_of: Option<&'static str>,
+    },
     /// Nobody is chosen.
     Refused(Refusal),
 }
@@ -122,7 +127,7 @@ pub enum Refusal {
     Missing { needs: &'static str },
     #[error("needs {needs}; who offers that is excluded: {because}")]
     MissingExcluded { needs: &'static str, because: String },
-    #[error("nothing offered fits this, and there is no general model to fall back to")]
+    #[error("nothing offered fits this, and there is no language model to fall back to")]
     NothingFits,
     #[error("no model named {name:?} in the mesh{}", nearest(.near))]
     NoSuchModel { name: String, near: Vec<String> },
@@ -158,7 +163,7 @@ impl Decision {
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.reason {
             Reason::Refused(refusal) => Some(refusal),
-            Reason::Matched | Reason::Named | Reason::FallbackGeneral { .. } => None,
+            Reason::Matched | Reason::Named | Reason::FallbackGeneral { .. } | Reason::FallbackSpecialised { .. } => None,
         }
     }
 
@@ -181,6 +186,7 @@ impl std::fmt::Display for Reason {
             Self::Matched => f.write_str("matched"),
             Self::Named => f.write_str("named"),
             Self::FallbackGeneral { .. } => f.write_str("fallback: general"),
+            Self::FallbackSpecialised { .. } => f.write_str("fallback: specialised"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
     }

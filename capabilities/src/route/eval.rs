@@ -12,11 +12,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Feedback, decide};
+use super::{Decision, Feedback, Reason, decide};
 use crate::capability::{Capability, embedded};
 use crate::embed::space::Part;
 use crate::embed::{EmbedError, Embedder, EmbeddingSpace};
 use crate::intent::Intent;
+use crate::score::Calibration;
 use crate::view::{Condition, Roster, Routable, RoutingView};
 
 /// How far down a ranking counts as "among the first".
@@ -108,7 +109,7 @@ pub struct LeftOut {
     pub n: usize,
     /// Claimed by something that is not right.
     pub claimed: usize,
-    /// Given to a general model, and said so.
+    /// Given to a general model or, where there is none, to another language model, and said so.
     pub fallback: usize,
 }
 
@@ -167,29 +168,66 @@ pub fn evaluate(json: &str, embedder: &dyn Embedder, now_us: &dyn Fn() -> u64) -
     Ok((evaluation.report(now_us), evaluation.left_out()))
 }
 
-/// What each kind of evidence adds: the report with all of it, and without each.
+/// What each kind of evidence adds: what comes out with all of it, and without each.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ablation {
-    pub full: Report,
-    pub without: BTreeMap<&'static str, Report>,
+    pub full: Outcome,
+    pub without: BTreeMap<&'static str, Outcome>,
 }
 
-/// Evaluates the set in `json` with everything and with one kind of evidence after the other left out; lists no errors.
+/// What comes out of a set, in short.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Lists no errors.
+    #[serde(flatten)]
+    pub report: Report,
+    pub left_out: LeftOut,
+}
+
+/// One kind of evidence, by what takes it away. Constraints are none of it: they exclude, and a labelled set has none.
+#[derive(Clone, Copy)]
+enum Factor {
+    /// Of what lies in the binary.
+    Part(Part),
+    /// Of what counts for how much.
+    Counts(fn(&mut Calibration)),
+    /// Of what owners say.
+    Told(fn(&mut LabelledCapability)),
+    /// Of what is read from it.
+    Read(fn(&mut Capability)),
+}
+
+const FACTORS: [(&str, Factor); 11] = [
+    ("example requests of kinds", Factor::Part(Part::Exemplars)),
+    ("kinds recognised by meaning", Factor::Part(Part::Abouts)),
+    ("turned descriptions", Factor::Part(Part::Turning)),
+    ("all vectors of its own", Factor::Read(|capability| capability.vectors.clear())),
+    ("its owner's texts", Factor::Told(|capability| capability.exemplars.clear())),
+    ("its name", Factor::Told(|capability| capability.name.clear())),
+    ("its facts", Factor::Told(|capability| capability.metadata.clear())),
+    ("sizes of models, and so complexity", Factor::Read(|capability| capability.facts.parameters_billions = None)),
+    ("words in common", Factor::Counts(|counts| counts.words = 0.0)),
+    ("kinds that nobody offers", Factor::Counts(|counts| counts.missing = 0.0)),
+    ("how a request begins", Factor::Counts(|counts| counts.beyond_words = counts.beyond_deeds)),
+];
+
+/// Evaluates the set in `json` with everything and with one kind of evidence after the other left out.
 pub fn ablate(json: &str, embedder: &dyn Embedder, now_us: &dyn Fn() -> u64) -> Result<Ablation, EvalError> {
     let set = LabelledSet::parse(json)?;
-    let space = EmbeddingSpace::minilm();
-    let in_space = |space: Arc<EmbeddingSpace>| Evaluation::new(&set, embedder, space, now_us);
-    let in_short = |evaluation: Evaluation<'_>| Report { errors: Vec::new(), ..evaluation.report(now_us) };
+    let outcome = |set: &LabelledSet, factor| -> Result<Outcome, EvalError> {
+        let evaluation = Evaluation::without(set, factor, embedder, now_us)?;
+        let report = Report { errors: Vec::new(), ..evaluation.report(now_us) };
+        Ok(Outcome { report, left_out: evaluation.left_out() })
+    };
     let mut without = BTreeMap::new();
-    for (name, part) in [
-        ("example requests of kinds", Part::Exemplars),
-        ("kinds recognised by meaning", Part::Abouts),
-        ("turned descriptions", Part::Turning),
-    ] {
-        without.insert(name, in_short(in_space(Arc::new(space.without(part)))?));
+    for (name, factor) in FACTORS {
+        let mut set = set.clone();
+        if let Factor::Told(forget) = factor {
+            set.capabilities.iter_mut().for_each(forget);
+        }
+        without.insert(name, outcome(&set, Some(factor))?);
     }
-    without.insert("own description and texts", in_short(in_space(Arc::clone(&space))?.without_own_vectors()));
-    Ok(Ablation { full: in_short(in_space(space)?), without })
+    Ok(Ablation { full: outcome(&set, None)?, without })
 }
 
 /// Embeds a labelled set once, to be asked several questions.
@@ -227,13 +265,24 @@ impl<'a> Evaluation<'a> {
         Ok(Self { set, offered, space, intents, unserved, embed_us })
     }
 
-    /// The same without what the capabilities' own vectors say: their kinds alone.
-    fn without_own_vectors(mut self) -> Self {
-        for routable in self.offered.values_mut() {
-            let capability = Capability { vectors: Vec::new(), ..(*routable.capability).clone() };
-            routable.capability = Arc::new(capability);
+    /// The same without one kind of evidence, as far as that is not taken from the set itself.
+    fn without(
+        set: &'a LabelledSet,
+        factor: Option<Factor>,
+        embedder: &dyn Embedder,
+        now_us: &dyn Fn() -> u64,
+    ) -> Result<Self, EmbedError> {
+        let mut space = EmbeddingSpace::minilm();
+        match factor {
+            Some(Factor::Part(part)) => space = Arc::new(space.without(part)),
+            Some(Factor::Counts(change)) => change(&mut Arc::make_mut(&mut space).calibration),
+            Some(Factor::Told(_) | Factor::Read(_)) | None => {}
         }
-        self
+        let mut evaluation = Self::new(set, embedder, space, now_us)?;
+        if let Some(Factor::Read(forget)) = factor {
+            evaluation.offered.values_mut().for_each(|routable| forget(Arc::make_mut(&mut routable.capability)));
+        }
+        Ok(evaluation)
     }
 
     /// Asks everything.
@@ -279,9 +328,11 @@ impl<'a> Evaluation<'a> {
                 .filter(|(label, _)| only(label))
                 .map(|(_, intent)| intent.clone())
                 .collect();
+            let is_fallback =
+                |reason: &Reason| matches!(reason, Reason::FallbackGeneral { .. } | Reason::FallbackSpecialised { .. });
             for decision in self.decisions(std::slice::from_ref(&capability.id), &asked) {
                 sum.n += 1;
-                let fell_back = matches!(decision.reason, super::Reason::FallbackGeneral { .. });
+                let fell_back = is_fallback(&decision.reason);
                 sum.fallback += usize::from(fell_back);
                 sum.claimed += usize::from(decision.chosen.is_some() && !fell_back);
             }

@@ -6,11 +6,10 @@ use super::feedback::{Breaker, Experience};
 use crate::capability::Task;
 use crate::intent::{Constraints, Intent, ModelChoice, RequestTokens};
 use crate::score::fit;
-use crate::score::price::{self, Micros};
+use crate::score::price::{Estimate, Micros, Rates};
 use crate::score::wait::Expected;
 use crate::view::{Condition, Routable, Standing, Traits, UNREACHABLE_HOPS};
 use atmo_protocol::NodeId;
-use atmo_protocol::record::Cost;
 
 /// The label of a node that says where it keeps what it is told; several places are parted by commas.
 pub const RESIDENCY_LABEL: &str = "residency";
@@ -34,8 +33,8 @@ pub enum Exclusion {
     NoVision,
     ContextTooShort { tokens: u32, needed: u32 },
     PoorQuality { quality: f32, min: f32 },
-    NotFree { cost: Cost },
-    TooDear { estimate: Micros, max: Micros },
+    NotFree { rates: Rates },
+    TooDear { estimate: Estimate, max: Micros },
     TooSlow { expected_ms: f32, max_ms: u32 },
     StandsAside,
 }
@@ -98,7 +97,7 @@ impl fmt::Display for Exclusion {
                 write!(f, "its context of {tokens} tokens is shorter than the {needed} needed")
             }
             Self::PoorQuality { quality, min } => write!(f, "its quality of {quality:.2} is below {min:.2}"),
-            Self::NotFree { cost } => write!(f, "costs {}, and only free ones were asked for", price::per_million(cost)),
+            Self::NotFree { rates } => write!(f, "costs {rates}, and only free ones were asked for"),
             Self::TooDear { estimate, max } => write!(f, "would cost up to {estimate}, over the {max} allowed"),
             Self::TooSlow { expected_ms, max_ms } => {
                 write!(f, "its first token is expected after {expected_ms:.0} ms, over the {max_ms} ms allowed")
@@ -133,7 +132,7 @@ pub(super) fn exclusion(entry: Entry<'_>, asked: &Asked<'_>) -> Option<Exclusion
         .or_else(|| place(entry.routable, constraints, *me))
         .or_else(|| sort(entry.routable, constraints))
         .or_else(|| ability.lacking(entry.traits).map(|lacking| lacking.into_exclusion(ability, entry.traits)))
-        .or_else(|| worth(entry.routable, constraints, *tokens))
+        .or_else(|| worth(entry, constraints, *tokens))
         .or_else(|| latency(entry, constraints, *tokens))
 }
 
@@ -190,16 +189,17 @@ fn sort(routable: &Routable, constraints: &Constraints) -> Option<Exclusion> {
 }
 
 /// What one gets, and for how much.
-fn worth(routable: &Routable, constraints: &Constraints, tokens: RequestTokens) -> Option<Exclusion> {
-    let quality = fit::quality_score(&routable.capability.facts);
+fn worth(entry: Entry<'_>, constraints: &Constraints, tokens: RequestTokens) -> Option<Exclusion> {
+    let quality = fit::quality_score(&entry.routable.capability.facts);
     if let Some(min) = constraints.min_quality.filter(|min| quality < *min) {
         return Some(Exclusion::PoorQuality { quality, min });
     }
-    if constraints.require_free && !price::is_free(&routable.cost) {
-        return Some(Exclusion::NotFree { cost: routable.cost });
+    let rates = Rates::of(&entry.routable.cost, &entry.traits.energy, &entry.condition.load);
+    if constraints.require_free && !rates.is_free() {
+        return Some(Exclusion::NotFree { rates });
     }
-    let (max, estimate) = (Micros(constraints.max_cost_micros?), price::estimate(&routable.cost, tokens));
-    (estimate > max).then_some(Exclusion::TooDear { estimate, max })
+    let (max, estimate) = (Micros(constraints.max_cost_micros?), rates.estimate(tokens));
+    (estimate.total > max).then_some(Exclusion::TooDear { estimate, max })
 }
 
 fn latency(entry: Entry<'_>, constraints: &Constraints, tokens: RequestTokens) -> Option<Exclusion> {

@@ -14,6 +14,8 @@ use crate::view::{Roster, Traits};
 
 /// The probability from which a candidate is taken to be what was asked for.
 pub const FLOOR: f32 = 0.5;
+/// The probability from which something may be what was asked for, although it is not likely enough to be asked.
+const PERHAPS: f32 = 0.1;
 /// What the likeliest general model's meaning counts for where nothing fits and it is fallen back to.
 pub const FALLBACK_SIMILARITY: f32 = 0.25;
 /// The share of that which even the least likely general model has: who is idle matters more than who is likelier.
@@ -28,7 +30,16 @@ pub(super) struct Grounds<'a> {
     roster: &'a Roster,
     /// For each of the roster's distinct traits, the factor of a body that has them.
     complexities: Vec<f32>,
-    /// The probability of the likeliest general model that may answer.
+    /// Who is fallen back to where nothing fits.
+    fallback: Option<Fallback>,
+}
+
+/// Models that can try whatever words would do for.
+#[derive(Clone, Copy)]
+struct Fallback {
+    /// Models for anything; where there is none, language models for something.
+    general: bool,
+    /// The probability of the likeliest of them that may answer.
     likeliest: f32,
 }
 
@@ -37,8 +48,8 @@ pub(super) struct Grounds<'a> {
 enum Counts {
     Nothing,
     Fully,
-    /// Nothing fits: it orders the general models, which all would do.
-    AmongGeneral,
+    /// Nothing fits: it orders those that are fallen back to.
+    AmongFallback,
 }
 
 /// What speaks for one body, whoever offers it.
@@ -65,18 +76,18 @@ impl<'a> Grounds<'a> {
         let complexities: Vec<f32> = roster.distinct_traits().0.iter().map(suits).collect();
         let asked = vector.and_then(|vector| Asked::new(roster, &intent.text, vector));
         let meaning = asked.and_then(|asked| Meaning::of(screened.view, &asked, &screened.bodies, &complexities));
+        let fallback = Fallback::of(screened, meaning.as_ref());
         let reason = match intent.model {
             ModelChoice::Named(_) => Reason::Named,
             ModelChoice::Auto if !by_meaning => Reason::Matched,
-            ModelChoice::Auto => reason(screened, meaning.as_ref()),
+            ModelChoice::Auto => reason(screened, meaning.as_ref(), fallback),
         };
-        let likeliest = likeliest_general(screened, meaning.as_ref());
         let meaning_counts = match reason {
             _ if !by_meaning => Counts::Nothing,
-            Reason::FallbackGeneral { .. } => Counts::AmongGeneral,
+            Reason::FallbackGeneral { .. } | Reason::FallbackSpecialised { .. } => Counts::AmongFallback,
             Reason::Matched | Reason::Named | Reason::Refused(_) => Counts::Fully,
         };
-        Self { reason, meaning, meaning_counts, roster, complexities, likeliest }
+        Self { reason, meaning, meaning_counts, roster, complexities, fallback }
     }
 
     /// The bodies that meaning left in the running; `None` where meaning was not asked and all are.
@@ -91,8 +102,12 @@ impl<'a> Grounds<'a> {
         let (fits, similarity) = match self.meaning_counts {
             Counts::Nothing => (true, 1.0),
             Counts::Fully => (likely >= FLOOR, likely),
-            Counts::AmongGeneral if self.roster.traits(body).general => (true, fallback_similarity(likely, self.likeliest)),
-            Counts::AmongGeneral => (false, likely),
+            Counts::AmongFallback => {
+                match self.fallback.and_then(|fallback| fallback.similarity(self.roster.traits(body), likely)) {
+                    Some(similarity) => (true, similarity),
+                    None => (false, likely),
+                }
+            }
         };
         let complexity = self.complexities[self.roster.distinct_traits().1[body] as usize];
         Ground { fits, similarity, complexity, probability }
@@ -101,16 +116,24 @@ impl<'a> Grounds<'a> {
 
 /// Whether something fits, something is missing, or a general model has to do: it can try whatever words would do for, and nothing that is
 /// plainly about something else.
-fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Reason {
+fn reason(screened: &Screened<'_>, meaning: Option<&Meaning>, fallback: Option<Fallback>) -> Reason {
     if meaning.is_some_and(Meaning::is_sure) {
         return Reason::Matched;
     }
     let missing = meaning.and_then(|meaning| meaning.missing).filter(|missing| missing.probability >= FLOOR);
-    let general = screened.view.roster().general().iter().any(|body| screened.bodies[*body as usize]);
-    let words_would_do = meaning.is_none_or(|meaning| meaning.beyond_words < Asking::of(&screened.intent.text).margin());
-    if general && words_would_do {
-        let text = missing.filter(|missing| missing.set.needs() == Needs::Text);
-        return Reason::FallbackGeneral { instead_of: text.map(|missing| missing.set.title()) };
+    let roster = screened.view.roster();
+    let margin = roster.space().calibration.margin(Asking::of(&screened.intent.text));
+    // Advice helps where whoever advises is the likeliest there is; else somebody else is meant to do it.
+    let advised = |meaning: &Meaning| meaning.likeliest().is_some_and(|body| roster.traits(body).language_model);
+    let beyond = |meaning: &Meaning| if advised(meaning) { meaning.beyond_advice } else { meaning.beyond_words };
+    let words_would_do = meaning.is_none_or(|meaning| beyond(meaning) < margin);
+    if let Some(fallback) = fallback.filter(|_| words_would_do) {
+        let instead_of = missing.filter(|missing| missing.for_words).map(|missing| missing.set.title());
+        return if fallback.general {
+            Reason::FallbackGeneral { instead_of }
+        } else {
+            Reason::FallbackSpecialised { instead_of }
+        };
     }
     match missing {
         Some(missing) if missing.set.needs() != Needs::Text => Reason::Refused(missing_refusal(screened, missing.set)),
@@ -126,12 +149,39 @@ fn missing_refusal(screened: &Screened<'_>, set: SetId) -> Refusal {
     }
 }
 
-/// The probability of the likeliest general model that may answer.
-fn likeliest_general(screened: &Screened<'_>, meaning: Option<&Meaning>) -> f32 {
-    let Some(meaning) = meaning else { return 0.0 };
-    let roster = screened.view.roster();
-    let general = meaning.weighed.iter().map(|body| *body as usize).filter(|body| roster.traits(*body).general);
-    general.fold(0.0, |best, body| best.max(meaning.probabilities[body]))
+impl Fallback {
+    /// `None` where no language model may answer. One for something is not asked what nobody understands, nor what somebody else may be for.
+    fn of(screened: &Screened<'_>, meaning: Option<&Meaning>) -> Option<Self> {
+        let roster = screened.view.roster();
+        let likeliest = |can_try: fn(&Traits) -> bool| {
+            let weighed = meaning.iter().flat_map(|meaning| meaning.weighed.iter().map(|body| (*body as usize, *meaning)));
+            let able = weighed.filter(|(body, _)| can_try(roster.traits(*body)));
+            able.fold(0f32, |best, (body, meaning)| best.max(meaning.probabilities[body]))
+        };
+        if roster.general().iter().any(|body| screened.bodies[*body as usize]) {
+            return Some(Self { general: true, likeliest: likeliest(|traits| traits.general) });
+        }
+        let for_somebody = |meaning: &Meaning| {
+            let likely = |body: &&u32| meaning.probabilities[**body as usize] >= PERHAPS;
+            meaning.weighed.iter().filter(likely).any(|body| !roster.traits(*body as usize).language_model)
+        };
+        if meaning.is_some_and(|meaning| !meaning.understood || for_somebody(meaning)) {
+            return None;
+        }
+        let mut able = (0..screened.bodies.len()).filter(|body| screened.bodies[*body]);
+        let language = |traits: &Traits| traits.language_model;
+        able.any(|body| language(roster.traits(body))).then(|| Self { general: false, likeliest: likeliest(language) })
+    }
+
+    /// What the factor of a model with these traits is; `None` for who is not fallen back to.
+    #[inline]
+    fn similarity(self, traits: &Traits, probability: f32) -> Option<f32> {
+        match self.general {
+            true => traits.general.then(|| fallback_similarity(probability, self.likeliest)),
+            false if self.likeliest > 0.0 => traits.language_model.then_some(FALLBACK_SIMILARITY * probability / self.likeliest),
+            false => traits.language_model.then_some(FALLBACK_SIMILARITY),
+        }
+    }
 }
 
 /// Nothing fits, so that probabilities say little: only their ratio among the general models counts, and not much.

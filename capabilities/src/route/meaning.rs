@@ -27,6 +27,10 @@ pub(super) struct Meaning {
     /// By how much more similar the request is to something beyond words, offered or not, than to any kind of text work; minus infinity where
     /// it is like nothing beyond words.
     pub beyond_words: f32,
+    /// The same where words would help with a deed that nobody offers to do.
+    pub beyond_advice: f32,
+    /// Whether enough of the words are known to say anything at all.
+    pub understood: bool,
 }
 
 /// A kind of thing that nobody eligible offers.
@@ -35,29 +39,34 @@ pub(super) struct Missing {
     pub set: SetId,
     /// That it is what was asked for; odds until the softmax.
     pub probability: f32,
+    /// Whether somebody who writes can try.
+    pub for_words: bool,
 }
 
 /// A request, ready to be compared with the bodies of a roster.
-pub(super) struct Asked<'a> {
-    vector: &'a [f32],
+pub(super) struct Asked {
     query: Query,
     /// For each body, the share of words in common.
     overlaps: Vec<f32>,
+    /// What is left of anybody's odds where words are unknown.
+    confidence: f32,
 }
 
-impl<'a> Asked<'a> {
+impl Asked {
     /// `None` where `vector` cannot be compared with what the roster has.
-    pub fn new(roster: &Roster, text: &str, vector: &'a [f32]) -> Option<Self> {
-        Some(Self { vector, query: Query::new(vector, roster.space())?, overlaps: roster.words().overlaps(&Words::of(text)) })
+    pub fn new(roster: &Roster, text: &str, vector: &[f32]) -> Option<Self> {
+        let (space, words) = (roster.space(), roster.words());
+        let confidence = space.calibration.confidence(words.known(text));
+        Some(Self { query: Query::new(vector, space)?, overlaps: words.overlaps(&Words::of(text)), confidence })
     }
 }
 
 impl Meaning {
     /// Weighs the bodies marked in `eligible`, which all the same suit a request to the extent in `complexities`, by the number of their
     /// traits; `None` where what is asked cannot be compared with them.
-    pub fn of(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
+    pub fn of(view: &RoutingView, asked: &Asked, eligible: &[bool], complexities: &[f32]) -> Option<Self> {
         let (roster, space) = (view.roster(), view.roster().space());
-        let kinds = Kinds::new(roster, eligible, space.evidence(asked.vector, score::weigh)?);
+        let kinds = Kinds::new(roster, eligible, space.evidence(&asked.query, score::weigh)?, asked.confidence);
         let groups: Vec<f32> = roster.groups().iter().map(|sets| kinds.of_group(sets)).collect();
         let weighed = worth_weighing(view, asked, eligible, &groups, complexities);
         let own = roster.index().exact().scan_of(&weighed, &asked.query, score::weigh);
@@ -67,9 +76,16 @@ impl Meaning {
         };
         let mut odds: Vec<f32> = weighed.iter().zip(&own).map(similarity).collect();
         // A loop of its own: it is vectorised.
-        odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(*odds));
-        let beyond_words = kinds.beyond_words(&space.calibration);
-        Some(Self { beyond_words, ..Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration)) })
+        odds.iter_mut().for_each(|odds| *odds = space.calibration.odds(*odds) * asked.confidence);
+        let beyond_words = kinds.beyond(&space.calibration, |set| set.needs() == Needs::Text);
+        let beyond_advice = kinds.beyond(&space.calibration, |set| kinds.would_do_with_words(set));
+        let understood = asked.confidence == 1.0;
+        Some(Self {
+            beyond_words,
+            beyond_advice,
+            understood,
+            ..Self::against_rivals(roster, weighed, odds, kinds.missing(&space.calibration))
+        })
     }
 
     /// Whether something is likely enough to be what was asked for.
@@ -77,22 +93,34 @@ impl Meaning {
         self.weighed.iter().any(|body| self.probabilities[*body as usize] >= FLOOR)
     }
 
-    /// Odds into probabilities: against "none", what is missing, and the best. Those who are as good as each other do not share: that
+    /// The likeliest body.
+    pub fn likeliest(&self) -> Option<usize> {
+        let likelier = |a: &u32, b: &u32| self.probabilities[*a as usize].total_cmp(&self.probabilities[*b as usize]);
+        self.weighed.iter().copied().max_by(likelier).map(|body| body as usize)
+    }
+
+    /// Odds into probabilities: against "none", what is missing, and the best; models for anything beside the best of them. Those who are as good as each other do not share: that
     /// somebody fits is no less likely because another fits as well, and nobody gains or loses by announcing a thing thirty times.
     fn against_rivals(roster: &Roster, weighed: Vec<u32>, odds: Vec<f32>, missing: Option<Missing>) -> Self {
+        let calibration = &roster.space().calibration;
+        let general = |body: u32| roster.traits(body as usize).general;
+        let of_general = weighed.iter().zip(&odds).filter(|(body, _)| general(**body));
+        let best_general = of_general.fold(0f32, |best, (_, odds)| best.max(*odds));
         let best = odds.iter().fold(0f32, |best, odds| best.max(*odds));
         let rivals = 1.0 + missing.map_or(0.0, |missing| missing.probability) + best;
         let mut probabilities = vec![0f32; roster.bodies().len()];
         for (body, odds) in weighed.iter().zip(&odds) {
+            let beside = general(*body) && *odds < best_general;
+            let odds = if beside { best_general * calibration.beside_the_best(odds / best_general) } else { *odds };
             probabilities[*body as usize] = odds / rivals;
         }
         let missing = missing.map(|missing| Missing { probability: missing.probability / rivals, ..missing });
-        Self { weighed, probabilities, missing, beyond_words: 0.0 }
+        Self { weighed, probabilities, missing, beyond_words: 0.0, beyond_advice: 0.0, understood: true }
     }
 }
 
 /// The eligible bodies that could win: all of a few, the most promising of many.
-fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
+fn worth_weighing(view: &RoutingView, asked: &Asked, eligible: &[bool], groups: &[f32], complexities: &[f32]) -> Vec<u32> {
     if eligible.len() <= ALL_UP_TO {
         return (0u32..).zip(eligible).filter(|(_, eligible)| **eligible).map(|(body, _)| body).collect();
     }
@@ -109,7 +137,7 @@ fn worth_weighing(view: &RoutingView, asked: &Asked<'_>, eligible: &[bool], grou
 }
 
 /// About the odds of every body, up to a factor.
-fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<f32> {
+fn estimated_weights(roster: &Roster, asked: &Asked, groups: &[f32]) -> Vec<f32> {
     let calibration = &roster.space().calibration;
     let sums = roster.index().estimate(&asked.query, score::weigh);
     let counts = roster.index().exact().vectors_of();
@@ -125,21 +153,19 @@ fn estimated_weights(roster: &Roster, asked: &Asked<'_>, groups: &[f32]) -> Vec<
     weights
 }
 
-/// How likely it is, against "none", that a kind of this similarity is what was asked for.
-fn kind_odds(similarity: f32, calibration: &Calibration) -> f32 {
-    calibration.odds(calibration.missing * similarity - calibration.missing_lacks)
-}
-
 /// What the exemplars of every kind say of the query.
 struct Kinds {
-    /// Of the exemplars and of what owners say.
-    evidence: Vec<(Evidence, Evidence)>,
+    /// For each set, the weight of its exemplars.
+    weights: Vec<f32>,
+    /// For each set, how similar its exemplars and what owners say of it are. Asked for again and again.
+    similarities: Vec<f32>,
     /// Whether some eligible body belongs to the set.
     offered: Vec<bool>,
+    confidence: f32,
 }
 
 impl Kinds {
-    fn new(roster: &Roster, eligible: &[bool], evidence: Vec<(Evidence, Evidence)>) -> Self {
+    fn new(roster: &Roster, eligible: &[bool], evidence: Vec<(Evidence, Evidence)>, confidence: f32) -> Self {
         let mut groups = vec![false; roster.groups().len()];
         for run in roster.runs() {
             groups[run.group] |= eligible[run.bodies.clone()].contains(&true);
@@ -148,7 +174,13 @@ impl Kinds {
         for (sets, _) in roster.groups().iter().zip(groups).filter(|(_, eligible)| *eligible) {
             sets.iter().for_each(|set| offered[set.position()] = true);
         }
-        Self { evidence, offered }
+        let abouts_count = roster.space().calibration.abouts;
+        let weights: Vec<f32> = evidence.iter().map(|(exemplars, _)| score::kind_weight(*exemplars)).collect();
+        let similarity = |(weight, (_, abouts)): (&f32, &(Evidence, Evidence))| {
+            score::similarity(*weight) + abouts_count * score::similarity(score::own_weight(*abouts))
+        };
+        let similarities = weights.iter().zip(&evidence).map(similarity).collect();
+        Self { weights, similarities, offered, confidence }
     }
 
     /// The weight of all sets of one kind of thing, the first before the others.
@@ -160,24 +192,38 @@ impl Kinds {
     }
 
     fn weight(&self, set: SetId) -> f32 {
-        score::kind_weight(self.evidence[set.position()].0)
+        self.weights[set.position()]
     }
 
     /// The likeliest kind that nobody offers, with its odds.
     fn missing(&self, calibration: &Calibration) -> Option<Missing> {
         let unserved = SetId::all().filter(|set| !self.offered[set.position()]);
-        let handicapped = unserved.map(|set| (set, self.similarity(set, calibration.abouts) - self.handicap(set)));
+        let handicapped = unserved.map(|set| (set, self.similarity(set) - self.handicap(set)));
         let (set, similarity) = handicapped.max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        Some(Missing { set, probability: kind_odds(similarity, calibration) })
+        Some(Missing { set, probability: self.odds(similarity, calibration), for_words: self.would_do_with_words(set) })
     }
 
-    fn beyond_words(&self, calibration: &Calibration) -> f32 {
+    /// How likely it is, against "none", that a kind of this similarity is what was asked for.
+    fn odds(&self, similarity: f32, calibration: &Calibration) -> f32 {
+        calibration.odds(calibration.missing * similarity - calibration.missing_lacks) * self.confidence
+    }
+
+    /// By how much more similar the request is to something that is not `words` than to something that is.
+    fn beyond(&self, calibration: &Calibration, words: impl Fn(SetId) -> bool) -> f32 {
         let nearest = |text: bool| {
-            let sets = SetId::all().filter(|set| (set.needs() == Needs::Text) == text);
-            sets.map(|set| self.similarity(set, calibration.abouts)).fold(f32::NEG_INFINITY, f32::max)
+            let sets = SetId::all().filter(|set| words(*set) == text);
+            sets.map(|set| self.similarity(set)).fold(f32::NEG_INFINITY, f32::max)
         };
         let beyond = nearest(false);
-        if kind_odds(beyond, calibration) < 1.0 { f32::NEG_INFINITY } else { beyond - nearest(true) }
+        if self.odds(beyond, calibration) < 1.0 { f32::NEG_INFINITY } else { beyond - nearest(true) }
+    }
+
+    /// Whether words are what is wanted of such a thing, or would help: nobody offers to do it, and somebody to say how.
+    fn would_do_with_words(&self, set: SetId) -> bool {
+        let offered = |set: SetId| self.offered[set.position()];
+        let says_how = |broader: &SetId| broader.needs() == Needs::Text && offered(*broader);
+        let deed = || set.needs() == Needs::Device && !offered(set) && set.covered_by().iter().any(says_how);
+        set.needs() == Needs::Text || deed()
     }
 
     fn handicap(&self, set: SetId) -> f32 {
@@ -186,8 +232,7 @@ impl Kinds {
         f32::from(u8::from(covered)) * COVERED + f32::from(u8::from(words)) * WORDS
     }
 
-    fn similarity(&self, set: SetId, abouts_count: f32) -> f32 {
-        let abouts = score::own_weight(self.evidence[set.position()].1);
-        score::similarity(self.weight(set)) + abouts_count * score::similarity(abouts)
+    fn similarity(&self, set: SetId) -> f32 {
+        self.similarities[set.position()]
     }
 }

@@ -157,16 +157,6 @@ impl Asking {
         }
         if begins(&QUESTIONS) { Self::Question } else { Self::Deed }
     }
-
-    /// By how much more similar to something beyond words than to any kind of text work a request must be before it is refused rather than
-    /// handed to a general model. Of questions and deeds nearly all that nobody serves are beyond words, so that they need little.
-    pub fn margin(self) -> f32 {
-        match self {
-            Self::Words => 0.6,
-            Self::Question => 0.05,
-            Self::Deed => 0.05,
-        }
-    }
 }
 
 fn without_preamble(text: &str) -> &str {

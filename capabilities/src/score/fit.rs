@@ -1,8 +1,7 @@
 //! The factors beside meaning: how far, how busy, how dear, how good, how big, how reliable. Each a small function of its own inputs,
 //! monotone in every one of them.
 
-use atmo_protocol::record::Cost;
-
+use super::price::Rates;
 use super::wait;
 use crate::capability::Facts;
 use crate::intent::RequestTokens;
@@ -66,9 +65,9 @@ pub fn elsewhere(tokens: RequestTokens) -> f32 {
     ELSEWHERE - (ELSEWHERE - ELSEWHERE_LONG) * prefix / (prefix + HALVING_PREFIX_TOKENS)
 }
 
-pub fn cost(cost: &Cost) -> f32 {
-    let price = (cost.prompt_micros_per_1k as f32 + cost.completion_micros_per_1k as f32) / 2.0;
-    1.0 / (1.0 + price / HALVING_PRICE)
+/// The price, electricity included.
+pub fn cost(rates: &Rates) -> f32 {
+    1.0 / (1.0 + rates.mean() / HALVING_PRICE)
 }
 
 /// The price in millionths per 1,000 tokens, prompt and answer in the mean, that gives this factor: [`cost`] turned round.
@@ -113,7 +112,7 @@ pub fn reliability(condition: &Condition, experience: &Experience) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use atmo_protocol::record::Load;
+    use atmo_protocol::record::{Cost, Load};
     use proptest::prelude::*;
 
     use super::*;
@@ -150,7 +149,8 @@ mod tests {
         fn dearer_never_helps(prompt in any::<u32>(), completion in 0u32..1 << 31, more in 0u32..1 << 31) {
             let cheap = Cost { prompt_micros_per_1k: prompt, completion_micros_per_1k: completion };
             let dear = Cost { completion_micros_per_1k: completion + more, ..cheap };
-            prop_assert!(super::cost(&dear) <= super::cost(&cheap));
+            let factor = |cost| super::cost(&Rates { announced: cost, ..Rates::default() });
+            prop_assert!(factor(dear) <= factor(cheap));
         }
     }
 

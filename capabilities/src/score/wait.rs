@@ -13,7 +13,7 @@ const ANSWER_TOKENS: f32 = 200.0;
 const SPEED_UNSAID: f32 = 25.0;
 const SPEEDS: (f32, f32) = (1.0, 1_000.0);
 /// A prompt is read this much faster than an answer is written. A guess on the low side: batches of a GPU do better.
-const READING: f32 = 10.0;
+pub(super) const READING: f32 = 10.0;
 /// What full company takes of a request's time. More than this, and whoever looks idle is run over: measured in the simulated herd.
 const SHARED: f32 = 0.05;
 /// The age at which what was heard of a load counts half: about the time of a usual answer, after which it is another load.
@@ -66,7 +66,8 @@ fn queue_ms(condition: &Condition, announced_slots: u16, in_flight: u16) -> f32 
     request_ms * ((busy + 1.0 - slots).max(0.0) / slots + SHARED * (busy / slots).min(1.0))
 }
 
-fn speed(load: &Load) -> f32 {
+/// Tokens that it writes in a second, as far as is known.
+pub(super) fn speed(load: &Load) -> f32 {
     let observed = load.tokens_per_second;
     if observed.is_finite() && observed > 0.0 { observed.clamp(SPEEDS.0, SPEEDS.1) } else { SPEED_UNSAID }
 }

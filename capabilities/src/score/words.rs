@@ -3,7 +3,7 @@
 //! A word counts by its first letters, so that "printing" meets "printer", and by how rare it is among the descriptions in this binary. The
 //! overlap is a cosine: who lists many words has little of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use crate::exemplars::{self, SetId};
@@ -28,6 +28,13 @@ static SEEN: LazyLock<(HashMap<u64, f32>, f32)> = LazyLock::new(|| {
         words(text).into_iter().for_each(|word| *seen.entry(word).or_default() += 1.0);
     }
     (seen, told.len() as f32)
+});
+
+/// The words of everything in this binary that is described or asked for.
+static KNOWN: LazyLock<HashSet<u64>> = LazyLock::new(|| {
+    let of_set = |set: SetId| set.about().iter().chain(set.texts()).map(String::as_str);
+    let texts = SetId::all().flat_map(of_set).chain(exemplars::described());
+    texts.flat_map(words).chain(EMPTY.iter().map(|word| hashed(word))).collect()
 });
 
 /// Different words with their weights: a unit vector, or nothing.
@@ -64,6 +71,17 @@ impl WordIndex {
         }
     }
 
+    /// The share of the words of `text` that are known: in this binary, or from what a body says of itself. Of what has no words nothing is
+    /// known. Where vectors say something of what is not understood, it is chance.
+    pub fn known(&self, text: &str) -> f32 {
+        let (mut known, mut total) = (0, 0);
+        for word in spelled(&text.to_lowercase()).take(WORDS_MAX).map(hashed) {
+            total += 1;
+            known += u32::from(KNOWN.contains(&word) || self.having.contains_key(&word));
+        }
+        if total == 0 { 0.0 } else { known as f32 / total as f32 }
+    }
+
     /// For each body in order, how much of `asked` it says, from 0 to 1.
     pub fn overlaps(&self, asked: &Words) -> Vec<f32> {
         let mut overlaps = vec![0.0; self.bodies];
@@ -79,11 +97,16 @@ impl WordIndex {
 /// The different words of a text, as hashes in order.
 fn words(text: &str) -> Vec<u64> {
     let lower = text.to_lowercase();
-    let told = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !EMPTY.contains(word) && word.chars().nth(1).is_some());
-    let mut words: Vec<u64> = told.take(WORDS_MAX).map(hashed).collect();
+    let telling = spelled(&lower).filter(|word| !EMPTY.contains(word));
+    let mut words: Vec<u64> = telling.take(WORDS_MAX).map(hashed).collect();
     words.sort_unstable();
     words.dedup();
     words
+}
+
+/// The words of a text, in lower case, that have more than one letter.
+fn spelled(lower: &str) -> impl Iterator<Item = &str> {
+    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().nth(1).is_some())
 }
 
 /// FNV-1a of the first letters.
@@ -110,6 +133,19 @@ mod tests {
         fn any_two_texts_overlap_by_a_share(asked in any::<String>(), told in any::<String>()) {
             prop_assert!((-1e-4..=1.0001).contains(&overlap(&asked, &told)));
         }
+    }
+
+    #[test]
+    fn what_people_ask_for_is_known_and_what_a_cat_types_is_not() {
+        let mut index = WordIndex::default();
+        for text in ["what is it", "Write a poem about the sea", "fix this bug", "slow"] {
+            assert_eq!(index.known(text), 1.0, "{text}");
+        }
+        for text in ["asdf qwer", "zzzz", "...", "", "1"] {
+            assert_eq!(index.known(text), 0.0, "{text}");
+        }
+        index.extend([Words::of("the Qwertz 3000 printer")].iter());
+        assert_eq!(index.known("qwertz"), 1.0, "somebody is called that");
     }
 
     #[test]

@@ -28,14 +28,22 @@ pub struct Settings {
     pub files: Vec<(String, PathBuf)>,
     /// The configuration of each, by name.
     said: BTreeMap<String, config::Backend>,
+    /// Whether titles of documents may leave this node.
+    pub announce_titles: bool,
     discovery: Option<Mutex<Discovery>>,
 }
 
 impl Settings {
     /// `own_ports` are never searched: the node would find itself.
     pub fn new(config: &Config, own_ports: &[u16]) -> Self {
-        let mut settings =
-            Self { configured: Vec::new(), broken: Vec::new(), files: Vec::new(), said: BTreeMap::new(), discovery: None };
+        let mut settings = Self {
+            configured: Vec::new(),
+            broken: Vec::new(),
+            files: Vec::new(),
+            said: BTreeMap::new(),
+            announce_titles: config.announce_titles,
+            discovery: None,
+        };
         settings.said = config.backends.iter().map(|backend| (backend.name.clone(), backend.clone())).collect();
         for backend in &config.backends {
             let built = match &backend.kind {
@@ -44,7 +52,7 @@ impl Settings {
                     continue;
                 }
                 BackendKind::LlamaCpp { path: None } => continue,
-                _ => build(backend),
+                _ => build(backend, config.announce_titles),
             };
             match built {
                 Ok(built) => settings.configured.push(built),
@@ -55,7 +63,9 @@ impl Settings {
             }
         }
         let configured: Vec<String> = config.backends.iter().filter_map(base).collect();
-        settings.discovery = config.discover.then(|| Mutex::new(Discovery::new(environment, own_ports).without(&configured)));
+        settings.discovery = config
+            .discover
+            .then(|| Mutex::new(Discovery::new(environment, own_ports).without(&configured).with_titles(config.announce_titles)));
         let is_named = config.backends.iter().any(|backend| matches!(backend.kind, BackendKind::LlamaCpp { path: None }));
         if config.builtin || is_named {
             settings.add_built_in();
@@ -93,7 +103,7 @@ impl Settings {
 #[cfg(not(feature = "llama-cpp"))]
 pub const WITHOUT_ENGINE: &str = "this atmo was built without its own engine (feature `llama-cpp`)";
 
-fn build(backend: &config::Backend) -> Result<Arc<dyn Backend>, String> {
+fn build(backend: &config::Backend, titles: bool) -> Result<Arc<dyn Backend>, String> {
     let name = backend.name.clone();
     let models = (!backend.models.is_empty()).then(|| backend.models.clone());
     Ok(match &backend.kind {
@@ -107,7 +117,7 @@ fn build(backend: &config::Backend) -> Result<Arc<dyn Backend>, String> {
         }
         BackendKind::LlamaFarm { .. } => {
             let url = base(backend).ok_or("a LlamaFarm has an address")?;
-            Arc::new(LlamaFarm::new(LlamaFarmConfig { name, url, namespaces: models.unwrap_or_default() }))
+            Arc::new(LlamaFarm::new(LlamaFarmConfig { name, url, namespaces: models.unwrap_or_default(), titles }))
         }
         BackendKind::LlamaCpp { .. } => return Err("the built-in engine is not reached over HTTP".to_owned()),
     })

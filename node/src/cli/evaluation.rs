@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use atmo_capabilities::embed::Embedder as _;
 use atmo_capabilities::embed::rten::RtenEmbedder;
-use atmo_capabilities::route::eval::{Ablation, EvalError, LeftOut, Report, ablate, evaluate as measure};
+use atmo_capabilities::route::eval::{Ablation, EvalError, LeftOut, Outcome, Report, ablate, evaluate as measure};
 use serde_json::json;
 
 use super::print;
@@ -88,13 +88,15 @@ fn in_words(report: &Report, left_out: &LeftOut) -> String {
 
 /// What each kind of evidence adds.
 fn table(ablation: &Ablation) -> String {
-    let row = |name: &str, report: &Report| {
+    let row = |name: &str, Outcome { report, left_out }: &Outcome| {
         let share = |value: f32| format!("{:.1}", value * 100.0);
         let figures = [report.top1, report.top3, report.coverage, report.precision].map(share);
         let refused = format!("{}/{}", report.unserved.accepted, report.unserved.n);
-        std::iter::once(name.to_owned()).chain(figures).chain([refused]).collect::<Vec<_>>()
+        let claimed = format!("{}/{}", left_out.claimed, left_out.n);
+        std::iter::once(name.to_owned()).chain(figures).chain([refused, claimed]).collect::<Vec<_>>()
     };
-    let heads = ["WITHOUT", "TOP 1 %", "TOP 3 %", "CHOSEN %", "RIGHT %", "UNSERVED TAKEN"].map(str::to_owned).to_vec();
+    let heads =
+        ["WITHOUT", "TOP 1 %", "TOP 3 %", "CHOSEN %", "RIGHT %", "UNSERVED TAKEN", "LEFT OUT TAKEN"].map(str::to_owned).to_vec();
     let full = row("nothing", &ablation.full);
     let others = ablation.without.iter().map(|(name, report)| row(name, report));
     print::align(&std::iter::once(heads).chain([full]).chain(others).collect::<Vec<_>>())

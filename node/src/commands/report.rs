@@ -1,9 +1,11 @@
 //! What the node tells about itself and its mesh.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use atmo_capabilities::capability::given_texts;
 use atmo_capabilities::view::{Condition, Routable, Standing};
-use atmo_protocol::{Mode, NodeId, Roles};
+use atmo_protocol::{BodyHash, Mode, NodeId, Roles};
 use serde_json::{Value, json};
 
 use crate::backends::BackendStatus;
@@ -192,8 +194,22 @@ fn entries(node: &Node) -> impl Iterator<Item = (Routable, Condition)> {
     (0..view.entries().len()).map(move |place| (view.entries()[place].clone(), view.conditions()[place]))
 }
 
-pub fn capabilities(node: &Node, all: bool) -> Value {
-    entries(node).filter(|(_, condition)| all || condition.standing == Standing::Alive).map(one_capability).collect()
+pub async fn capabilities(node: &Node, all: bool) -> Result<Value, CommandError> {
+    let mut texts: BTreeMap<BodyHash, Value> = BTreeMap::new();
+    let mut told = Vec::new();
+    for (entry, condition) in entries(node).filter(|(_, condition)| all || condition.standing == Standing::Alive) {
+        let given = match texts.entry(entry.capability.hash) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let body = node.driver.body(*unknown.key()).await.map_err(CommandError::failed)?;
+                unknown.insert(body.map_or(Value::Null, |body| given_texts(&body).into()))
+            }
+        };
+        let mut one = one_capability((entry, condition));
+        one["texts"] = given.clone();
+        told.push(one);
+    }
+    Ok(told.into())
 }
 
 fn one_capability((entry, condition): (Routable, Condition)) -> Value {

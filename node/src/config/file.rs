@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use atmo_capabilities::capability::facts;
+use atmo_protocol::record::OWN_TEXTS_MAX;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -14,9 +16,13 @@ use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Ori
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The dearest price that is announced, in money per million tokens.
 const COST_MAX: f64 = 100_000.0;
+/// The dearest kilowatt-hour, in money.
+const KWH_MAX: f64 = 1_000.0;
 /// Own texts of a capability beside its description, and the longest of them; what a body has room for.
-const EXEMPLARS_MAX: usize = 2;
-const EXEMPLAR_BYTES_MAX: usize = 512;
+const EXEMPLARS_MAX: usize = OWN_TEXTS_MAX;
+pub(crate) const EXEMPLAR_BYTES_MAX: usize = 512;
+/// Titles of a capability's documents.
+const TITLES_MAX: usize = 64;
 
 /// `atmo.toml`.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -31,6 +37,7 @@ pub struct ConfigFile {
     pub mdns: bool,
     pub discover: bool,
     pub builtin: bool,
+    pub announce_titles: bool,
     pub log: Option<LogFilter>,
     pub labels: BTreeMap<String, String>,
     pub limits: Limits,
@@ -50,6 +57,7 @@ impl Default for ConfigFile {
             mdns: true,
             discover: true,
             builtin: true,
+            announce_titles: false,
             log: None,
             labels: BTreeMap::new(),
             limits: Limits::default(),
@@ -147,11 +155,55 @@ pub struct About {
     pub description: Option<String>,
     /// Texts that stand for what they are good for.
     pub exemplars: Vec<String>,
+    /// Of the documents that they answer from; stay here unless `announce_titles` is on.
+    pub titles: Vec<String>,
     /// From 0 to 1.
     pub quality: Option<f32>,
     /// Money per million tokens.
     pub prompt_cost: Option<f64>,
     pub completion_cost: Option<f64>,
+    pub energy: Option<Energy>,
+}
+
+/// What answering takes in electricity.
+#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[serde(try_from = "EnergyAsWritten")]
+pub struct Energy {
+    pub draw: Draw,
+    /// Money.
+    pub price_per_kwh: f64,
+}
+
+/// How much of it, as its owner knows it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Draw {
+    /// Watts while tokens are written.
+    Watts(f64),
+    /// Joules for 1,000 tokens that are written.
+    JoulesPer1k(f64),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnergyAsWritten {
+    watts: Option<f64>,
+    joules_per_1k_tokens: Option<f64>,
+    price_per_kwh: f64,
+}
+
+impl TryFrom<EnergyAsWritten> for Energy {
+    type Error = WrongBackend;
+
+    fn try_from(written: EnergyAsWritten) -> Result<Self, WrongBackend> {
+        let draw = match (written.watts, written.joules_per_1k_tokens) {
+            (Some(watts), None) => Draw::Watts(watts),
+            (None, Some(joules)) => Draw::JoulesPer1k(joules),
+            _ => return Err(WrongBackend::Draw),
+        };
+        let (Draw::Watts(amount) | Draw::JoulesPer1k(amount)) = draw;
+        let fits = (0.0..=f64::from(facts::ENERGY_MAX)).contains(&amount) && (0.0..=KWH_MAX).contains(&written.price_per_kwh);
+        if fits { Ok(Self { draw, price_per_kwh: written.price_per_kwh }) } else { Err(WrongBackend::Energy) }
+    }
 }
 
 /// What speaks to the engine, and what that needs.
@@ -179,9 +231,12 @@ struct BackendAsWritten {
     path: Option<PathBuf>,
     #[serde(default)]
     exemplars: Vec<String>,
+    #[serde(default)]
+    titles: Vec<String>,
     quality: Option<f32>,
     prompt_cost: Option<f64>,
     completion_cost: Option<f64>,
+    energy: Option<Energy>,
     #[serde(default)]
     about: BTreeMap<String, About>,
 }
@@ -224,8 +279,9 @@ impl TryFrom<BackendAsWritten> for Backend {
             KindAsWritten::LlamaFarm => BackendKind::LlamaFarm { url },
             KindAsWritten::LlamaCpp => BackendKind::LlamaCpp { path: written.path },
         };
-        let BackendAsWritten { name, models, exemplars, quality, prompt_cost, completion_cost, about, .. } = written;
-        let general = About { description: None, exemplars, quality, prompt_cost, completion_cost };
+        let BackendAsWritten { name, models, exemplars, titles, quality, prompt_cost, completion_cost, energy, about, .. } =
+            written;
+        let general = About { description: None, exemplars, titles, quality, prompt_cost, completion_cost, energy };
         for said in about.values().chain([&general]) {
             said.check()?;
         }
@@ -242,8 +298,14 @@ enum WrongBackend {
     Url(String),
     #[error("`{0}` lies outside of what it can be: a quality from 0 to 1, a price from 0 to {COST_MAX} per million tokens")]
     Figure(&'static str),
+    #[error("`energy` needs `price_per_kwh` and one of `watts` and `joules_per_1k_tokens`")]
+    Draw,
+    #[error("`energy` lies outside of what it can be: up to 10000000 watts or joules, up to {KWH_MAX} for a kilowatt-hour")]
+    Energy,
     #[error("`exemplars` holds more than {EXEMPLARS_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
     Exemplars,
+    #[error("`titles` holds more than {TITLES_MAX} texts, or one of more than {EXEMPLAR_BYTES_MAX} bytes")]
+    Titles,
     #[error("`{field}` means nothing for kind = \"{kind}\"")]
     Field { field: &'static str, kind: KindAsWritten },
     #[error(transparent)]
@@ -262,8 +324,11 @@ impl About {
             return Err(WrongBackend::Figure(name));
         }
         let fits = |text: &String| !text.trim().is_empty() && text.len() <= EXEMPLAR_BYTES_MAX;
-        let all = self.exemplars.len() <= EXEMPLARS_MAX && self.exemplars.iter().all(fits);
-        if all { Ok(()) } else { Err(WrongBackend::Exemplars) }
+        let all_fit = |texts: &[String], max: usize| texts.len() <= max && texts.iter().all(fits);
+        if !all_fit(&self.exemplars, EXEMPLARS_MAX) {
+            return Err(WrongBackend::Exemplars);
+        }
+        if all_fit(&self.titles, TITLES_MAX) { Ok(()) } else { Err(WrongBackend::Titles) }
     }
 }
 

@@ -133,6 +133,8 @@ fn a_wrong_file_names_line_key_and_what_is_allowed() {
         ("[[backends]]\nkind = 'ollama'\nurl = 'ollama:1'", ["line 1", "backends", "http://"]),
         ("[[backends]]\nkind = 'ollama'\npath = 'x'", ["line 1", "`path`", "ollama"]),
         ("[[backends]]\nkind = 'llama-cpp'\nurl = 'http://x'", ["line 1", "`url`", "llama-cpp"]),
+        ("[[backends]]\nkind = 'ollama'\nenergy = { price_per_kwh = 1 }", ["line 3", "`watts`", "`joules_per_1k_tokens`"]),
+        ("[[backends]]\nkind = 'ollama'\nenergy = { watts = 1e9, price_per_kwh = 1 }", ["line 3", "`energy`", "10000000 watts"]),
     ] {
         let error = parse_error(text);
         assert!(expected.iter().all(|part| error.contains(part)), "{text:?} gives {error}");

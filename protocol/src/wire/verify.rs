@@ -12,7 +12,7 @@ use crate::envelope::EnvelopeError;
 use crate::identity::{BodyHash, CertificateHash, MeshId};
 use crate::membership::{Chain, ChainError, Member, Revocation, RevocationError};
 use crate::mesh::Blame;
-use crate::record::{Announcement, BODY_BYTES_MAX, CapabilityBody, EXEMPLAR_SETS_MAX, OWN_VECTORS_MAX, RecordError};
+use crate::record::{Announcement, BODY_BYTES_MAX, CapabilityBody, EXEMPLAR_SETS_MAX, INLINE_VECTORS_MAX, RecordError};
 use crate::wire::{Blob, Frame};
 
 /// A frame as it came in.
@@ -143,7 +143,7 @@ impl Body {
         if bytes.0.len() > BODY_BYTES_MAX {
             return Err(BodyError::TooLarge(bytes.0.len()));
         }
-        if body.vectors.len() > OWN_VECTORS_MAX {
+        if body.vectors.len() > INLINE_VECTORS_MAX {
             return Err(BodyError::TooMany("vectors"));
         }
         if body.exemplars.len() > EXEMPLAR_SETS_MAX {

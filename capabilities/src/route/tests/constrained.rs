@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::intent::{PromptTokens, RequestTokens};
+use crate::score::fit;
+use crate::score::price::Rates;
 use crate::score::wait::Expected;
-use crate::score::{fit, price};
 
 /// Constraints as a user writes them.
 fn constraints(written: &[(&str, &str)]) -> Constraints {
@@ -53,6 +54,33 @@ fn each_constraint_excludes_by_its_name_and_shows_the_figures() {
         assert!(decision.excluded_by.iter().any(|by| by.first.by == name && by.total > 0));
         assert_eq!(decision.excluded_by.iter().map(|by| by.total).sum::<usize>(), decision.excluded_total);
     }
+}
+
+/// What an owner says of electricity: 90 watts at 25 tokens a second are 3,600 joules, a thousandth of a kilowatt-hour, for 1,000 tokens.
+const DRAWN: [(&str, &str); 2] = [("energy_watts", "90"), ("energy_micros_per_kwh", "300000")];
+
+#[test]
+fn electricity_counts_as_money_does() {
+    let free = offer(1, "llm", "llama3.1:8b", "general chat model", &[]);
+    let drawing = offer(2, "llm", "llama3.1:8b", "general chat model", &DRAWN);
+    let view = view(&[free, drawing]);
+    let all = decided(&view, &chat(Constraints::default()));
+    let of = |number| all.candidates.iter().find(|candidate| candidate.id.node == node(number)).expect("both are candidates");
+    // 1,000 tokens that are written, ten that are read at a tenth of that each.
+    assert_eq!((of(2).cost.energy.0, of(2).cost.total.0, of(1).cost.total.0), (301, 301, 0));
+    assert!(of(2).factors.cost < of(1).factors.cost);
+    for (name, value) in [("max_cost", "0.0003"), ("require_free", "true")] {
+        let decision = decided(&view, &chat(constraints(&[(name, value)])));
+        assert_eq!(decision.candidates.len(), 1);
+        assert!(
+            decision.excluded[0].by == name && decision.excluded[0].reason.contains("electricity"),
+            "{:?}",
+            decision.excluded
+        );
+    }
+    assert_eq!(decided(&view, &chat(constraints(&[("max_cost", "0.000301")]))).candidates.len(), 2);
+    let text = crate::explain::explain(&all);
+    assert!(text.contains("electricity") && text.contains("0.000301 of that"), "{text}");
 }
 
 fn slug(name: &str) -> String {
@@ -146,6 +174,7 @@ fn satisfies(one: &Offered, asked: &Constraints, tokens: RequestTokens) -> bool 
     let label = |key: &str| routable.labels.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
     let any = |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == is);
     let expected = Expected::of(condition, routable.slots, &Experience::default(), tokens);
+    let rates = Rates::of(&routable.cost, &facts.energy, &condition.load);
     any(&asked.models, &routable.capability.name)
         && any(&asked.kinds, &routable.capability.kind)
         && any(&asked.nodes, &routable.node_name)
@@ -159,8 +188,8 @@ fn satisfies(one: &Offered, asked: &Constraints, tokens: RequestTokens) -> bool 
         && (!asked.tools || facts.tools != Some(false))
         && (!asked.vision || facts.vision == Some(true))
         && facts.context_length.is_none_or(|tokens| tokens >= asked.context_tokens.unwrap_or(0))
-        && (!asked.require_free || routable.cost == Cost::default())
-        && asked.max_cost_micros.is_none_or(|max| price::estimate(&routable.cost, tokens).0 <= max)
+        && (!asked.require_free || rates.is_free())
+        && asked.max_cost_micros.is_none_or(|max| rates.estimate(tokens).total.0 <= max)
         && asked.max_latency_ms.is_none_or(|max| expected.first_token_ms <= max as f32)
         && asked.min_quality.is_none_or(|min| fit::quality_score(facts) >= min)
 }
@@ -179,7 +208,7 @@ proptest! {
         for candidate in &decision.candidates {
             let one = offered.iter().find(|one| one.routable.id == candidate.id).expect("every candidate was offered");
             prop_assert!(candidate.id != left_out && satisfies(one, &asked, intent.tokens()), "{asked:?} let {candidate:?} pass");
-            prop_assert!(asked.max_cost_micros.is_none_or(|max| candidate.cost.0 <= max));
+            prop_assert!(asked.max_cost_micros.is_none_or(|max| candidate.cost.total.0 <= max));
         }
         prop_assert!(decision.in_order().all(|candidate| candidate.fits));
         prop_assert_eq!(decision.candidates_total + decision.excluded_total, offered.len());
