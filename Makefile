@@ -76,8 +76,8 @@ fuzz: ## feed the readers of foreign bytes with random ones (SECONDS=600 for eac
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(or $(SECONDS),600) || exit 1; \
 	done
 
-sim: build ## a seeded world of virtual nodes (ARGS= goes to atmo-sim)
-	$(TARGET)/release/atmo-sim $(ARGS)
+sim: build ## the simulator's table of figures (ARGS= goes to atmo-sim instead: ARGS="run --scenario churn")
+	$(TARGET)/release/atmo-sim $(or $(ARGS),table)
 
 clean: ## remove everything that was built
 	$(CARGO) clean

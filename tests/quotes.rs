@@ -94,7 +94,10 @@ async fn a_quote_changes_the_choice_that_stale_load_would_have_made() {
     assert!(quotes.iter().all(|quote| quote["known_ms"].as_u64().is_some_and(|age| age > 500)), "{curious}");
     assert!(curious["explanation"].as_str().is_some_and(|text| text.contains("asked just now")), "{curious}");
     // The mesh's own picture has it now, and within two seconds nobody is asked again.
-    assert_eq!(mesh::capability(&far.curious, &far.providers[0], "twin").await["running"], SLOTS);
+    until(PATIENCE, "the picture has what was asked", async || {
+        mesh::capability(&far.curious, &far.providers[0], "twin").await["running"] == SLOTS
+    })
+    .await;
     let again = route(&far.curious).await;
     assert_eq!(again["quotes"], Value::Array(Vec::new()), "{again}");
     let answered = far.curious.chat("twin", false).await;

@@ -28,6 +28,7 @@ mod report;
 mod run;
 mod scenario;
 mod sweep;
+mod table;
 mod topology;
 mod truth;
 mod verifier;
@@ -99,6 +100,13 @@ enum Command {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
         jobs: u16,
     },
+    /// Print the figures that gossip is judged by, one row for each number of nodes.
+    Table {
+        #[arg(long, value_delimiter = ',', default_value = "100,1000", value_parser = clap::value_parser!(u32).range(24..=16_000))]
+        nodes: Vec<u32>,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// List the built-in scenarios.
     Scenarios,
     /// Let everybody ask for one model under loads as stale as gossip makes them, and see whom they run to.
@@ -161,6 +169,10 @@ fn obey(command: Command) -> Result<bool, Box<dyn std::error::Error>> {
         Command::Smoke { seeds, nodes, jobs } => {
             let failing = Sweep { jobs: jobs.into(), json: false }.run(sweep::smoke(seeds, nodes as usize));
             Ok(failing == 0)
+        }
+        Command::Table { nodes, seed } => {
+            let sizes: Vec<usize> = nodes.iter().map(|nodes| *nodes as usize).collect();
+            Ok(table::print(&sizes, seed))
         }
         Command::Scenarios => {
             Scenario::all().iter().for_each(|one| println!("{:<16} {:>6} nodes  {}", one.name, one.nodes, one.about));

@@ -182,10 +182,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a node holds of each node it knows and shares with nobody: the most of any that is well.
+/// What a node holds of each node it knows and shares with nobody, on average.
 fn table_bytes(world: &World) -> Option<u64> {
     let of = |node: &u32| world.mesh_of(*node).map(|mesh| mesh.table_bytes() as u64);
-    world.well().iter().filter_map(of).max()
+    let each: Vec<u64> = world.well().iter().filter_map(of).collect();
+    (!each.is_empty()).then(|| each.iter().sum::<u64>() / each.len() as u64)
 }
 
 /// Real time, for whoever waits; nothing in a world depends on it.

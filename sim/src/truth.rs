@@ -1,6 +1,8 @@
 //! What ought to be believed, computed the simple way from what the world itself knows: who is there, who can reach whom, which record is the
 //! newest, and how far everyone is.
 
+use std::collections::BTreeSet;
+
 use atmo_protocol::config::UNREACHABLE;
 
 use crate::host::Number;
@@ -122,7 +124,10 @@ fn components(world: &World) -> Vec<u32> {
         return labelled(nodes, |a, b| world.could_connect(a, b));
     }
     // In a large world only walls between groups matter: no few cuts part it.
-    let groups = labelled(usize::from(u8::MAX) + 1, |a, b| world.network.barriers.sides_join(a as u8, b as u8));
+    let barriers = &world.network.barriers;
+    let used: BTreeSet<u8> = (0..nodes as u32).map(|node| barriers.side(node)).collect();
+    let joined = |a: u8, b: u8| used.contains(&a) && used.contains(&b) && barriers.sides_join(a, b);
+    let groups = labelled(usize::from(u8::MAX) + 1, |a, b| joined(a as u8, b as u8));
     (0..nodes as u32).map(|node| groups[usize::from(world.network.barriers.side(node))]).collect()
 }
 
