@@ -17,7 +17,11 @@ const HEAD: &str = "\
 /// Prints a row for each size; whether everything held that ought to.
 pub fn print(sizes: &[usize], seed: u64) -> bool {
     println!("{HEAD}");
-    sizes.iter().map(|nodes| print_row(*nodes, seed)).fold(true, |good, row| good && row)
+    let mut good = true;
+    for nodes in sizes {
+        good &= print_row(*nodes, seed);
+    }
+    good
 }
 
 fn print_row(nodes: usize, seed: u64) -> bool {

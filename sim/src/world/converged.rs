@@ -51,10 +51,9 @@ impl World {
 
     fn snapshot(&mut self, neighbours: &Neighbours) -> Snapshot {
         let mut members = Vec::with_capacity(self.nodes());
-        for node in 0..self.nodes() {
+        for (host, peers) in self.hosts.iter().zip(neighbours) {
             let signed_ago_ms = self.rng.random_range(0..LEASE_RENEWAL_MS);
-            let ids = neighbours[node].iter().map(|peer| short_number(&self.hosts[*peer as usize].id)).collect();
-            let host = &self.hosts[node];
+            let ids = peers.iter().map(|peer| short_number(&self.hosts[*peer as usize].id)).collect();
             let record = NodeRecord {
                 mesh: host.chain.member.mesh,
                 node: host.id,
