@@ -22,7 +22,7 @@ const LINKS: usize = 8;
 const ME: usize = NODES - 1;
 /// A member that comes and goes as one more neighbour.
 const GUEST: usize = NODES - 2;
-/// Every origin is told to be so far away, by all links but the one that its way leads through.
+/// Every origin is so far from the neighbour that its way leads through; one neighbour's own way leads through us.
 const HOPS: u8 = 4;
 /// Slow enough that every origin stays within its rate.
 const STEP_MS: u64 = 1;
@@ -106,7 +106,11 @@ fn neighbour(member: usize) -> KnownNeighbour {
 }
 
 fn heard(member: usize) -> Vec<u8> {
-    let heard = |origin: usize| if origin % LINKS == member { HOPS } else { HOPS + 1 };
+    let heard = |origin: usize| match (origin + LINKS - member) % LINKS {
+        0 => HOPS,
+        1 => THROUGH_YOU,
+        _ => HOPS + 1,
+    };
     (0..NODES).map(heard).collect()
 }
 
