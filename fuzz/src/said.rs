@@ -12,7 +12,7 @@ use atmo_protocol::wire::{
     RevocationNews, ShortStamp, SlugHash, Stamp, Suspect,
 };
 use atmo_protocol::{BodyHash, CertificateHash, NodeId, NodeRecord, Slug};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 
 use crate::cast::{ADMIN, BODIES, CAST, MEMBERS, WALL_MS};
 
@@ -31,8 +31,8 @@ pub enum Name {
     Greatest,
 }
 
-/// An incarnation or a sequence.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+/// An incarnation or a sequence: most often next to what is held, for anything else is settled at a glance.
+#[derive(Clone, Copy, Debug)]
 pub enum Number {
     Small(u8),
     /// As far from what is held.
@@ -40,11 +40,53 @@ pub enum Number {
     Any(u64),
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
+/// A moment by the wall clock: most often the one that is usual.
+#[derive(Clone, Copy, Debug)]
 pub enum Moment {
     Usual,
     FromNow { seconds: i16 },
     Any(u64),
+}
+
+/// What is wrong with a record: most often nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum Oddity {
+    None,
+    NoChain,
+    OtherCertificate(u8),
+    ForgedBy(u8),
+}
+
+impl<'a> Arbitrary<'a> for Number {
+    fn arbitrary(drawn: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match drawn.arbitrary::<u8>()? {
+            0 => Self::Any(drawn.arbitrary()?),
+            1 => Self::Small(drawn.arbitrary()?),
+            2 => Self::Near(drawn.arbitrary()?),
+            near => Self::Near((near % 4) as i8 - 1),
+        })
+    }
+}
+
+impl<'a> Arbitrary<'a> for Moment {
+    fn arbitrary(drawn: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match drawn.arbitrary::<u8>()? {
+            0 => Self::Any(drawn.arbitrary()?),
+            1..32 => Self::FromNow { seconds: drawn.arbitrary()? },
+            _ => Self::Usual,
+        })
+    }
+}
+
+impl<'a> Arbitrary<'a> for Oddity {
+    fn arbitrary(drawn: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match drawn.arbitrary::<u8>()? {
+            0 => Self::ForgedBy(drawn.arbitrary()?),
+            1 => Self::OtherCertificate(drawn.arbitrary()?),
+            2..32 => Self::NoChain,
+            _ => Self::None,
+        })
+    }
 }
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -56,8 +98,7 @@ pub struct Saying {
     text: u8,
     neighbours: Vec<u8>,
     offers: Vec<u8>,
-    other_certificate: Option<u8>,
-    forged_by: Option<u8>,
+    oddity: Oddity,
 }
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -211,15 +252,25 @@ pub fn address(number: u8) -> String {
 }
 
 impl Saying {
+    /// The chain that goes with the record.
+    fn chain(&self) -> Option<Blob> {
+        let chain = CAST.member(self.of.member()).verified.bytes.clone();
+        (!matches!(self.oddity, Oddity::NoChain)).then_some(chain)
+    }
+
     /// The record as bytes; nothing where it is over a limit.
     pub fn seal(&self, of: u8, mesh: &Mesh, now: Now) -> Option<Blob> {
         let member = CAST.member(of);
         let held = held(mesh, &member.id);
-        let certificate = self.other_certificate.map_or(member, |other| CAST.member(other)).verified.hash();
+        let (certified, key) = match self.oddity {
+            Oddity::OtherCertificate(other) => (CAST.member(other), member),
+            Oddity::ForgedBy(forger) => (member, CAST.member(forger)),
+            Oddity::None | Oddity::NoChain => (member, member),
+        };
         let record = NodeRecord {
             mesh: CAST.mesh,
             node: member.id,
-            certificate,
+            certificate: certified.verified.hash(),
             incarnation: self.incarnation.of(held.0),
             sequence: self.sequence.of(held.1),
             lease_until_ms: self.lease.wall_ms(LEASE_MS, now),
@@ -231,7 +282,6 @@ impl Saying {
             capabilities: self.offers.iter().take(64).map(|number| offered(*number)).collect(),
             extensions: Vec::new(),
         };
-        let key = self.forged_by.map_or(member, |by| CAST.member(by));
         Announcement::seal(record, &key.key).ok().map(|sealed| sealed.bytes)
     }
 }
@@ -283,10 +333,11 @@ impl Said {
         match self {
             Self::Push { chains, bodies, records } => {
                 let mut room = FRAME_ROOM_BYTES;
-                let records = records.iter().filter_map(|saying| saying.seal(saying.of.member(), mesh, now));
+                let sealed = records.iter().filter_map(|saying| saying.seal(saying.of.member(), mesh, now));
+                let shown = chains.iter().map(|number| CAST.member(*number).verified.bytes.clone());
                 Frame::Push(Push {
-                    records: fitting(records, &mut room),
-                    chains: fitting(chains.iter().map(|number| CAST.member(*number).verified.bytes.clone()), &mut room),
+                    records: fitting(sealed, &mut room),
+                    chains: fitting(records.iter().filter_map(Saying::chain).chain(shown), &mut room),
                     bodies: fitting(
                         bodies.iter().map(|number| CAST.bodies[usize::from(*number) % BODIES].bytes.clone()),
                         &mut room,
@@ -404,8 +455,7 @@ static KNOWN: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         text: of,
         neighbours: vec![0, 1, 2],
         offers: vec![0, 1, 2],
-        other_certificate: None,
-        forged_by: None,
+        oddity: Oddity::None,
     };
     let entry = (Name::Member(7), Number::Near(1), Number::Near(1));
     let range = |entries| Range { ends: None, fingerprint: 1, entries, sorted: true };
