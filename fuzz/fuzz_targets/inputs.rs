@@ -4,9 +4,11 @@
 use atmo_fuzz::{Action, Habits, World};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|story: (Habits, Vec<Action>)| {
-    let (habits, actions) = story;
+// Most of what may happen needs a mesh that has formed.
+fuzz_target!(|story: (Habits, u8, Vec<Action>)| {
+    let (habits, count, actions) = story;
     let mut world = World::new(habits);
+    Action::Join { count }.perform(&mut world);
     actions.into_iter().for_each(|action| action.perform(&mut world));
     world.catch_up();
     world.wait(5_000);

@@ -26,6 +26,10 @@ pub enum Action {
         first: u8,
         count: u8,
     },
+    /// Many links at once, and the records of whoever is at their other ends.
+    Join {
+        count: u8,
+    },
     LinkDown {
         peer: u8,
         lost: bool,
@@ -91,6 +95,10 @@ impl Action {
             Self::LinkUpAs { peer, chain_of } => world.link(peer, chain_of, 10),
             Self::LinksUp { first, count } => {
                 (0..count % MEMBERS as u8).map(|number| first.wrapping_add(number)).for_each(|peer| world.link(peer, peer, 10));
+            }
+            Self::Join { count } => {
+                Self::LinksUp { first: 1, count }.perform(world);
+                say(world, 1, &Said::acquaintance(count), |_| {});
             }
             Self::LinkDown { peer, lost } => {
                 world.unlink(CAST.member(peer).id, if lost { LinkLoss::Lost } else { LinkLoss::Closed });

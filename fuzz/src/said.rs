@@ -252,6 +252,20 @@ pub fn address(number: u8) -> String {
 }
 
 impl Saying {
+    /// What a node has to say of itself when all is well.
+    fn usual(of: u8) -> Self {
+        Self {
+            of: Name::Member(of),
+            incarnation: Number::Near(1),
+            sequence: Number::Near(1),
+            lease: Moment::Usual,
+            text: of,
+            neighbours: vec![0, 1, 2],
+            offers: vec![0, 1, 2],
+            oddity: Oddity::None,
+        }
+    }
+
     /// The chain that goes with the record.
     fn chain(&self) -> Option<Blob> {
         let chain = CAST.member(self.of.member()).verified.bytes.clone();
@@ -329,6 +343,11 @@ impl Range {
 }
 
 impl Said {
+    /// The first members and their chains.
+    pub fn acquaintance(count: u8) -> Self {
+        Self::Crowd { first: 1, count, like: Saying::usual(1) }
+    }
+
     pub fn frame(&self, mesh: &Mesh, now: Now) -> Frame {
         match self {
             Self::Push { chains, bodies, records } => {
@@ -447,16 +466,6 @@ impl Spliced {
 static KNOWN: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let world = crate::World::new(crate::Habits::default());
     let (mesh, now) = (world.mesh(), world.now());
-    let usual = |of: u8| Saying {
-        of: Name::Member(of),
-        incarnation: Number::Near(1),
-        sequence: Number::Near(1),
-        lease: Moment::Usual,
-        text: of,
-        neighbours: vec![0, 1, 2],
-        offers: vec![0, 1, 2],
-        oddity: Oddity::None,
-    };
     let entry = (Name::Member(7), Number::Near(1), Number::Near(1));
     let range = |entries| Range { ends: None, fingerprint: 1, entries, sorted: true };
     let revoked = |by_admin| Revoked {
@@ -470,8 +479,8 @@ static KNOWN: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         honoured: vec![(ADMIN as u8, 1)],
     };
     let said = [
-        Said::Push { chains: vec![1, 7], bodies: vec![1, 2], records: vec![usual(1), usual(7)] },
-        Said::Crowd { first: 7, count: 4, like: usual(7) },
+        Said::Push { chains: vec![1, 7], bodies: vec![1, 2], records: vec![Saying::usual(1), Saying::usual(7)] },
+        Said::Crowd { first: 7, count: 4, like: Saying::usual(7) },
         Said::Digest(vec![range(None)]),
         Said::Digest(vec![range(Some(vec![entry]))]),
         Said::Fetch { chains: vec![0, 1], bodies: vec![0, 1], records: vec![Name::Me, Name::Member(7)], unknown: 2 },
