@@ -71,9 +71,9 @@ mesh50: build ## fifty nodes here: one mesh, ten killed and restarted, one revok
 	$(TARGET)/release/examples/mesh50 $(TARGET)/release/atmo $(NODES)
 
 # Fuzzing needs unstable options of the compiler, not another one.
-fuzz: ## feed the readers of foreign bytes with random ones (SECONDS=600 for each target; needs cargo-fuzz)
-	cd fuzz && for target in sse requests answers; do \
-		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(or $(SECONDS),600) || exit 1; \
+fuzz: ## feed the readers of foreign bytes and the mesh with random ones (SECONDS=600 for each target; needs cargo-fuzz)
+	cd fuzz && for target in sse requests answers frames inputs; do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -timeout=20 -max_total_time=$(or $(SECONDS),600) || exit 1; \
 	done
 
 sim: build ## the simulator's table of figures (ARGS= goes to atmo-sim instead: ARGS="run --scenario churn")

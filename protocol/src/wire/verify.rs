@@ -205,8 +205,9 @@ fn blame_for_revocation(error: RevocationError) -> Option<Blame> {
 /// Remembers answers by the hash of the bytes, the bad ones too. Bounded by two generations: when the young one is full it becomes the
 /// old one and what was old is forgotten, so that whatever is still in use moves along.
 #[derive(Debug)]
-pub struct MemoVerifier {
-    direct: DirectVerifier,
+pub struct MemoVerifier<V = DirectVerifier> {
+    /// Whoever is asked what is not remembered.
+    verifier: V,
     announcements: Memo<Announcement>,
     chains: Memo<VerifiedChain>,
     bodies: Memo<Body>,
@@ -268,30 +269,34 @@ impl<T> Generations<T> {
 
 impl MemoVerifier {
     pub fn new(mesh: MeshId) -> Self {
-        Self {
-            direct: DirectVerifier(mesh),
-            announcements: Memo::new(),
-            chains: Memo::new(),
-            bodies: Memo::new(),
-            revocations: Memo::new(),
-        }
+        Self::over(DirectVerifier(mesh))
     }
 }
 
-impl Verifier for MemoVerifier {
+impl<V: Verifier> MemoVerifier<V> {
+    /// Remembers what another verifier answers.
+    pub fn over(verifier: V) -> Self {
+        Self { verifier, announcements: Memo::new(), chains: Memo::new(), bodies: Memo::new(), revocations: Memo::new() }
+    }
+}
+
+impl<V: Verifier> Verifier for MemoVerifier<V> {
     fn announcement(&self, bytes: &Blob) -> Answer<Announcement> {
-        self.announcements.answer(bytes, || self.direct.announcement(bytes))
+        self.announcements.answer(bytes, || self.verifier.announcement(bytes))
     }
 
     fn chain(&self, bytes: &Blob) -> Answer<VerifiedChain> {
-        self.chains.answer(bytes, || self.direct.chain(bytes))
+        self.chains.answer(bytes, || self.verifier.chain(bytes))
     }
 
     fn body(&self, bytes: &Blob) -> Answer<Body> {
-        self.bodies.answer(bytes, || self.direct.body(bytes))
+        self.bodies.answer(bytes, || self.verifier.body(bytes))
     }
 
     fn revocation(&self, bytes: &Blob) -> Answer<Revocation> {
-        self.revocations.answer(bytes, || self.direct.revocation(bytes))
+        self.revocations.answer(bytes, || self.verifier.revocation(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests;
