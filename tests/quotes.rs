@@ -75,7 +75,8 @@ async fn a_quote_changes_the_choice_that_stale_load_would_have_made() {
                 engine.requests().len() > before
             })
             .await;
-            assert_eq!(mesh::capability(asker, provider, "twin").await["running"], 0);
+            until(PATIENCE, "it is known to be idle", async || mesh::capability(asker, provider, "twin").await["running"] == 0)
+                .await;
         }
     }
     let _held = fill(&far).await;
