@@ -117,7 +117,7 @@ pub struct RefusedFrame {
     pub extensions: Extensions,
 }
 
-/// The encoded [`Revocation`](crate::membership::Revocation) in a [`RefusedFrame`].
+/// The encoded [`Revocation`] in a [`RefusedFrame`].
 pub const REFUSED_REVOCATION: u16 = 1;
 
 /// What a signature is for; part of what is signed.
