@@ -2,8 +2,8 @@
 //!
 //! A node tells its neighbours every [`LOAD_REFRESH_MS`], and in a small mesh at once when something changed. Neighbours pass it on down
 //! the tree of its origin, ten times slower at each hop, and not beyond the third: what is further away counts as unknown, and whoever
-//! wants to know asks. Loads are outside digests and records. A capability is named by four bytes of its slug's hash, slots are in the
-//! record, so one takes about nine bytes.
+//! wants to know asks. Loads are outside digests and records. A capability is named by four bytes of its slug's hash,
+//! so that one takes about ten bytes.
 
 use super::vocabulary::Now;
 use super::{Mesh, Slot};
