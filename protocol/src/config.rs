@@ -12,6 +12,9 @@ pub const PARTIAL_MESH_MIN: usize = 24;
 /// Links that a node seeks in a large mesh: in a random graph of degree 8 a thousand nodes are 3.7 hops apart, ten thousand 4.8, and it
 /// stays connected when half of them die.
 pub const ACTIVE_VIEW: usize = 8;
+/// Links are let go of only where both ends have more than this many: what the other end has is a second old, and who falls below
+/// [`ACTIVE_VIEW`] dials again, so that without slack a view that was full once would never come to rest.
+pub const ACTIVE_VIEW_ENOUGH: usize = 9;
 /// Beyond this many, surplus links are let go of at once instead of one by one.
 pub const ACTIVE_VIEW_MAX: usize = 12;
 /// So many of the links of least round trip are never let go of.
@@ -118,8 +121,9 @@ pub const ACCUSATION_INTERVAL_MS: u64 = 1_000;
 pub const LATE_MS: u64 = 1_000;
 /// Wall and monotonic clock parted by more than this: the machine slept or its clock was set.
 pub const CLOCK_JUMP_MS: u64 = 10_000;
-/// A node that most of its neighbours let go of is dialled after this long: theirs may just be the newer lists.
-pub const DOUBT_AGE_MS: u64 = 1_000;
+/// A node that most of its neighbours let go of is asked for a newer list, and dialled if none came in this long: the way there and a
+/// signed record's way back.
+pub const DOUBT_AGE_MS: u64 = 1_500;
 /// Nodes in doubt at once.
 pub const DOUBTS_MAX: usize = 256;
 /// Accusers remembered per accused: a majority of at most eight active neighbours needs five, small full meshes sixteen.
@@ -129,6 +133,11 @@ pub const ACCUSERS_MAX: usize = 16;
 pub const UNREACHABLE: u8 = 32;
 /// How long a lost path is poisoned before a longer one is believed: several one-way delays, so that echoes of it die first.
 pub const HOLD_MS: u64 = 500;
+/// A way that is lost again soon after a hold was an echo that a slow link kept: it is held twice as long, so many times.
+pub const HOLD_DOUBLINGS_MAX: u32 = 3;
+/// After distances were told on a link, the next are gathered this long: whoever loses a neighbour learns of many losses in a row, and a
+/// frame each would cost more than it tells.
+pub const DISTANCES_GATHERED_MS: u64 = 40;
 
 /// In a small mesh own loads are told at most this often when they change ...
 pub const LOAD_INTERVAL_MS_MIN: u64 = 100;

@@ -9,7 +9,14 @@
 //! whatever depended on us learns of it meanwhile, so what is still offered afterwards stands on its own and is believed, however long. So
 //! a triangle that loses its common neighbour says "gone" once instead of counting, and a detour is found after one hold. DUAL's
 //! queries would make the wait exact; a fixed wait needs no replies and therefore cannot get stuck on a slow neighbour. If it was too
-//! short, a stale way grows, which is a loss again and is held again: at worst there are 32 rounds.
+//! short, because some link was stuck for longer, a stale way is believed, lost and held again, each time twice as long
+//! ([`HOLD_DOUBLINGS_MAX`]): after a mass death the ways of the dead are let go of in two or three rounds.
+//!
+//! Most ways are lost although their origin lives: a neighbour died or a surplus link ended. Then a way of *equal* length over another
+//! neighbour, the loop-free alternate of RFC 5286, is taken without a hold, once: a neighbour that goes through us through others is two
+//! hops further than the least we told, so only those can be mistaken that lost their way at the same moment, and they are found out by
+//! the next frame. What was told to be gone, and a neighbour whose own link is gone, still need a feasible way: the dead have many equal
+//! ways, all stale.
 //!
 //! One byte per (origin, link) is heard and one is told: the first is the set of alternatives, the second makes every update a difference.
 //!
@@ -20,7 +27,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{HOLD_MS, UNREACHABLE};
+use crate::config::{HOLD_DOUBLINGS_MAX, HOLD_MS, UNREACHABLE};
 
 /// Told to the neighbour that our way leads through.
 pub const THROUGH_YOU: u8 = UNREACHABLE + 1;
@@ -52,9 +59,9 @@ pub struct Distances {
     me: Slot,
     ways: Vec<Way>,
     vectors: BTreeMap<LinkId, Vector>,
-    /// Origins whose loss is being told, and until when.
-    held: BTreeMap<Slot, u64>,
-    /// The first of these moments, or one before it.
+    /// Origins whose loss is being told, and those for which it was lately.
+    holds: BTreeMap<Slot, Hold>,
+    /// The first moment at which one of them changes, or one before it.
     release_at_ms: Option<u64>,
     changed: Bits,
 }
@@ -67,6 +74,30 @@ struct Way {
     /// Only what is heard below this is taken without a hold.
     feasible: u8,
     via: Option<LinkId>,
+}
+
+/// The loss of an origin, told until `until_ms` and remembered for as long again.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    until_ms: u64,
+    lasts_ms: u64,
+    released: bool,
+}
+
+impl Hold {
+    /// When it ends, or is forgotten.
+    fn next_ms(&self) -> u64 {
+        if self.released { self.until_ms + 2 * self.lasts_ms } else { self.until_ms }
+    }
+}
+
+/// Why a way may have been lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Loss {
+    /// The origin may be gone: somebody said so, or its own link is.
+    Gone,
+    /// It is further that way, or that way is gone.
+    Longer,
 }
 
 const NO_WAY: Way = Way { hops: UNREACHABLE, feasible: UNREACHABLE, via: None };
@@ -132,7 +163,7 @@ impl Distances {
             me,
             ways: Vec::new(),
             vectors: BTreeMap::new(),
-            held: BTreeMap::new(),
+            holds: BTreeMap::new(),
             release_at_ms: None,
             changed: Bits::default(),
         }
@@ -143,7 +174,7 @@ impl Distances {
         (0..self.ways.len() as u32).for_each(|slot| _ = dirty.insert(slot));
         let vector = Vector { peer, heard: Vec::new(), told: Vec::new(), rtt_ms, dirty, muted: false, fresh: true };
         self.vectors.insert(link, vector);
-        self.choose(peer, now_ms);
+        self.choose(peer, Loss::Gone, now_ms);
     }
 
     /// A link over which everything was said long ago. Call [`Distances::settle_restored`] after the last.
@@ -166,8 +197,9 @@ impl Distances {
     }
 
     pub fn link_down(&mut self, link: LinkId, now_ms: u64) {
-        self.vectors.remove(&link);
-        self.choose_all(now_ms);
+        if let Some(vector) = self.vectors.remove(&link) {
+            self.choose_all(vector.peer, now_ms);
+        }
     }
 
     /// Leaves out, or takes in again, the ways over a link whose peer is silent.
@@ -175,7 +207,8 @@ impl Distances {
         let Some(vector) = self.vectors.get_mut(&link) else { return };
         if vector.muted != muted {
             vector.muted = muted;
-            self.choose_all(now_ms);
+            let peer = vector.peer;
+            self.choose_all(peer, now_ms);
         }
     }
 
@@ -184,7 +217,8 @@ impl Distances {
         let Some(vector) = self.vectors.get_mut(&link) else { return };
         if !vector.heard.is_empty() {
             vector.heard.clear();
-            self.choose_all(now_ms);
+            let peer = vector.peer;
+            self.choose_all(peer, now_ms);
         }
     }
 
@@ -203,17 +237,36 @@ impl Distances {
         }
         set_value(&mut vector.heard, slot, hops.clamp(1, THROUGH_YOU_UNSEEN), UNTOLD);
         self.make_room(slot);
-        self.choose(slot, now_ms);
+        self.choose(slot, if hops < UNREACHABLE { Loss::Longer } else { Loss::Gone }, now_ms);
     }
 
     /// Believes what is offered for every origin that was held long enough.
     pub fn release(&mut self, now_ms: u64) {
-        let over: Vec<Slot> = self.held.iter().filter(|(_, until)| **until <= now_ms).map(|(slot, _)| *slot).collect();
+        let over: Vec<Slot> = self.holds.iter().filter(|(_, hold)| hold.next_ms() <= now_ms).map(|(slot, _)| *slot).collect();
         for slot in over {
-            self.held.remove(&slot);
-            self.set_way(slot, |way, best| *way = Way { feasible: best.hops, ..best });
+            match self.holds.get_mut(&slot) {
+                Some(hold) if !hold.released => {
+                    hold.released = true;
+                    self.set_way(slot, |way, best| *way = Way { feasible: best.hops, ..best });
+                }
+                _ => _ = self.holds.remove(&slot),
+            }
         }
-        self.release_at_ms = self.held.values().min().copied();
+        self.release_at_ms = self.holds.values().map(Hold::next_ms).min();
+    }
+
+    /// The way to `slot` is lost.
+    fn hold(&mut self, slot: Slot, now_ms: u64) {
+        let again_ms = self.holds.get(&slot).map(|before| (before.lasts_ms * 2).min(HOLD_MS << HOLD_DOUBLINGS_MAX));
+        let lasts_ms = again_ms.unwrap_or(HOLD_MS);
+        let until_ms = now_ms + lasts_ms;
+        self.holds.insert(slot, Hold { until_ms, lasts_ms, released: false });
+        self.release_at_ms = Some(self.release_at_ms.map_or(until_ms, |at_ms| at_ms.min(until_ms)));
+        self.set_way(slot, |way, _| *way = Way { feasible: way.feasible, ..NO_WAY });
+    }
+
+    fn is_held(&self, slot: Slot) -> bool {
+        self.holds.get(&slot).is_some_and(|hold| !hold.released)
     }
 
     /// When to call [`Distances::release`].
@@ -223,7 +276,7 @@ impl Distances {
 
     /// The slot is given to another origin: nothing of the old one remains.
     pub fn forget_slot(&mut self, slot: Slot) {
-        self.held.remove(&slot);
+        self.holds.remove(&slot);
         if let Some(way) = self.ways.get_mut(slot.0 as usize) {
             *way = NO_WAY;
         }
@@ -236,13 +289,13 @@ impl Distances {
 
     /// Fewest hops known, tentative while held; `None` where there is no way.
     pub fn hops(&self, slot: Slot) -> Option<u8> {
-        let hops = if self.held.contains_key(&slot) { self.best(slot).hops } else { self.way(slot).hops };
+        let hops = if self.is_held(slot) { self.best(slot).hops } else { self.way(slot).hops };
         (hops < UNREACHABLE).then_some(hops)
     }
 
     /// The neighbour through whom the shortest way leads.
     pub fn next_hop(&self, slot: Slot) -> Option<LinkId> {
-        if self.held.contains_key(&slot) { self.best(slot).via } else { self.way(slot).via }
+        if self.is_held(slot) { self.best(slot).via } else { self.way(slot).via }
     }
 
     /// How many links offer a way.
@@ -260,7 +313,7 @@ impl Distances {
     /// Bytes that the columns take.
     pub fn bytes(&self) -> usize {
         let vectors = self.vectors.values().map(|vector| vector.heard.capacity() + vector.told.capacity() + vector.dirty.bytes());
-        self.ways.capacity() * size_of::<Way>() + vectors.sum::<usize>() + self.changed.bytes() + self.held.len() * 24
+        self.ways.capacity() * size_of::<Way>() + vectors.sum::<usize>() + self.changed.bytes() + self.holds.len() * 32
     }
 
     /// What the peer of `link` last said about its way to `slot`.
@@ -341,23 +394,28 @@ impl Distances {
         }
     }
 
-    fn choose_all(&mut self, now_ms: u64) {
-        (0..self.ways.len() as u32).for_each(|slot| self.choose(Slot(slot), now_ms));
+    /// The link to `peer` changed.
+    fn choose_all(&mut self, peer: Slot, now_ms: u64) {
+        (0..self.ways.len() as u32).map(Slot).for_each(|slot| {
+            self.choose(slot, if slot == peer { Loss::Gone } else { Loss::Longer }, now_ms);
+        });
     }
 
-    fn choose(&mut self, slot: Slot, now_ms: u64) {
+    fn choose(&mut self, slot: Slot, loss: Loss, now_ms: u64) {
         if slot == self.me {
             return;
         }
         let (way, best) = (self.way(slot), self.best(slot));
-        let feasible = best.hops <= way.feasible && best.hops < UNREACHABLE;
+        let unchanged = (way.hops, way.via) == (best.hops, best.via);
+        let longest = if loss == Loss::Longer && way.hops < UNREACHABLE { way.feasible + 1 } else { way.feasible };
+        let feasible = (best.hops <= longest || unchanged) && best.hops < UNREACHABLE;
         if feasible {
-            self.held.remove(&slot);
+            if let Some(hold) = self.holds.get_mut(&slot) {
+                hold.released = true;
+            }
             self.set_way(slot, |way, best| *way = Way { feasible: way.feasible.min(best.hops), ..best });
         } else if way.hops < UNREACHABLE {
-            self.held.insert(slot, now_ms + HOLD_MS);
-            self.release_at_ms.get_or_insert(now_ms + HOLD_MS);
-            self.set_way(slot, |way, _| *way = Way { feasible: way.feasible, ..NO_WAY });
+            self.hold(slot, now_ms);
         } else {
             self.changed.insert(slot.0);
         }

@@ -247,6 +247,8 @@ impl Mesh {
             Timer::Sign => self.sign(now),
             Timer::Links => self.check_links(now),
             Timer::Holds => self.distances.release(now.mono_ms),
+            // What is due is announced after whatever fired.
+            Timer::Distances => {}
             Timer::Verdicts => self.judge_suspects(now),
             Timer::Digest => self.start_digest(now),
             Timer::Fetch => self.ask_for_missing(now),
@@ -269,7 +271,7 @@ impl Mesh {
             self.arm_verdicts(now);
         }
         self.arm_dial();
-        self.announce_sends();
+        self.announce_sends(now);
         if std::mem::take(&mut self.roster_changed) {
             self.event(Event::CapabilitiesChanged);
         }
@@ -397,7 +399,12 @@ impl Mesh {
         let link = self.links.remove(&id)?;
         self.distances.link_down(id, now.mono_ms);
         self.forget_introduced(&link, now);
-        self.dialler.lost(&peer, now.mono_ms);
+        // In a large mesh whoever is in the table is drawn from it like everyone else: views that go back to the same few fill them up.
+        if self.active.is_partial() && self.table.has_record(link.slot) {
+            self.dialler.forget(&peer);
+        } else {
+            self.dialler.lost(&peer, now.mono_ms);
+        }
         self.neighbours_changed(now);
         self.tend_soon(now);
         Some(link)

@@ -13,6 +13,8 @@ pub enum Timer {
     Links,
     /// Believe longer ways again.
     Holds,
+    /// Tell the distances that were gathered.
+    Distances,
     /// Suspicions that become deaths, accusations to repeat.
     Verdicts,
     /// Reconcile with one link.

@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub heard_ms: u64,
     /// Since when nothing was heard for too long.
     pub silent_since: Option<u64>,
+    /// Before this, changed distances are gathered.
+    pub distances_at_ms: u64,
     /// When something was last said on the link.
     pub said_ms: u64,
     pub up_ms: u64,
@@ -77,6 +79,7 @@ impl Link {
             rtt_ms,
             heard_ms: now_ms,
             silent_since: None,
+            distances_at_ms: 0,
             said_ms: now_ms,
             up_ms: now_ms,
             nonce: 0,

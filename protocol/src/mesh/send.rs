@@ -3,10 +3,11 @@
 use super::link::Link;
 use super::vocabulary::{CloseReason, Now, Output};
 use super::{Mesh, Slot};
-use crate::config::{FRAME_BYTES_MAX, HAVE_MAX, RANGE_LISTED_MAX};
+use crate::config::{DISTANCES_GATHERED_MS, FRAME_BYTES_MAX, HAVE_MAX, RANGE_LISTED_MAX};
 use crate::distance::LinkId;
 use crate::identity::NodeId;
 use crate::record::{BODY_BYTES_MAX, NODE_RECORD_BYTES_MAX};
+use crate::timers::Timer;
 use crate::wire::{Alive, Digest, Distances, Frame, Probe, Push, Suspect};
 
 /// Encoded bytes of one distance: an id and a byte.
@@ -40,9 +41,14 @@ impl Mesh {
     }
 
     /// Tells the driver of every link that there is something for and that it does not know of.
-    pub(super) fn announce_sends(&mut self) {
-        for link in self.links.values_mut().filter(|link| !link.outbox.announced) {
-            if !link.outbox.is_empty() || self.distances.wants_to_tell(link.id) || self.revoking.wants_to_say(&link.peer) {
+    pub(super) fn announce_sends(&mut self, now: Now) {
+        for link in self.links.values_mut() {
+            let tells = self.distances.wants_to_tell(link.id);
+            if tells && now.mono_ms < link.distances_at_ms {
+                self.timers.sooner(Timer::Distances, link.distances_at_ms);
+            }
+            let tells = tells && now.mono_ms >= link.distances_at_ms;
+            if !link.outbox.announced && (tells || !link.outbox.is_empty() || self.revoking.wants_to_say(&link.peer)) {
                 link.outbox.announced = true;
                 self.outputs.push_back(Output::WantsSend { peer: link.peer });
             }
@@ -65,7 +71,7 @@ impl Mesh {
             .or_else(|| self.probe_frame(id))
             .or_else(|| self.suspect_frame(id))
             .or_else(|| self.record_frame(id, room))
-            .or_else(|| self.distance_frame(id, room))
+            .or_else(|| self.distance_frame(id, room, now))
             .or_else(|| self.fetch_frame(id))
             .or_else(|| self.range_frame(id, room))
             .or_else(|| self.load_frame(id, now))
@@ -170,12 +176,19 @@ impl Mesh {
         (push != Push::default()).then_some(Frame::Push(push))
     }
 
-    fn distance_frame(&mut self, id: LinkId, room: usize) -> Option<Frame> {
+    /// Distances that changed, a while after the last were told; all of them, in as many frames as that takes.
+    fn distance_frame(&mut self, id: LinkId, room: usize, now: Now) -> Option<Frame> {
+        if now.mono_ms < self.links.get(&id)?.distances_at_ms {
+            return None;
+        }
         let (table, me) = (&self.table, self.me);
         let bootstrapping = self.active.is_bootstrapping();
         let known =
             |slot| if slot == me { None } else { table.has_record(slot).then_some(true).or((!bootstrapping).then_some(false)) };
         let (whole, told) = self.distances.tell(id, room / DISTANCE_BYTES, known)?;
+        if !self.distances.wants_to_tell(id) {
+            self.links.get_mut(&id)?.distances_at_ms = now.mono_ms + DISTANCES_GATHERED_MS;
+        }
         let entries = told.into_iter().filter_map(|(slot, hops)| Some((table.get(slot)?.id, hops))).collect();
         Some(Frame::Distances(Distances { whole, entries }))
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{LEASE_MS, ORIGIN_BURST, PROBE_INTERVAL_MS, RECORD_INTERVAL_MS_MIN, REDIAL_INTERVAL_MS};
+use crate::config::{
+    DISTANCES_GATHERED_MS, LEASE_MS, ORIGIN_BURST, PROBE_INTERVAL_MS, RECORD_INTERVAL_MS_MIN, REDIAL_INTERVAL_MS,
+};
 use crate::envelope::Envelope;
 use crate::identity::{MeshId, NodeKey};
 use crate::membership::{Roles, issue_from_root};
@@ -233,17 +235,19 @@ fn news_goes_down_the_tree_of_its_origin() {
     assert_eq!(rig.records_said(&a, at(10)), []);
     assert_eq!(rig.records_said(&b, at(10)), [], "the newcomer is named by its distance first");
     rig.hear(&a, &Frame::Distances(wire::Distances { whole: false, entries: vec![(origin.id(), 1)] }), at(11));
-    let named = rig.say(&b, at(11));
+    let gathered = at(DISTANCES_GATHERED_MS);
+    rig.wait(gathered);
+    let named = rig.say(&b, gathered);
     assert!(named.contains(&Frame::Distances(wire::Distances { whole: false, entries: vec![(origin.id(), 2)] })), "{named:?}");
     let unseen = wire::Distances { whole: false, entries: vec![(origin.id(), crate::distance::THROUGH_YOU_UNSEEN)] };
-    rig.hear(&b, &Frame::Distances(unseen), at(12));
-    assert_eq!(rig.records_said(&b, at(12)), [origin.record(1)], "who depends on us asks");
-    rig.push(&a, &origin, [origin.sealed(2)], at(13));
-    assert_eq!(rig.records_said(&b, at(13)), [origin.record(2)], "and is told from then on");
-    rig.push(&b, &origin, [origin.sealed(2)], at(20));
-    assert_eq!(rig.records_said(&a, at(20)), [], "a repetition is no news");
-    rig.push(&b, &origin, [origin.sealed(0)], at(30));
-    assert_eq!(rig.records_said(&b, at(30)), [origin.record(2)], "who is behind is told");
+    rig.hear(&b, &Frame::Distances(unseen), at(62));
+    assert_eq!(rig.records_said(&b, at(62)), [origin.record(1)], "who depends on us asks");
+    rig.push(&a, &origin, [origin.sealed(2)], at(63));
+    assert_eq!(rig.records_said(&b, at(63)), [origin.record(2)], "and is told from then on");
+    rig.push(&b, &origin, [origin.sealed(2)], at(70));
+    assert_eq!(rig.records_said(&a, at(70)), [], "a repetition is no news");
+    rig.push(&b, &origin, [origin.sealed(0)], at(80));
+    assert_eq!(rig.records_said(&b, at(80)), [origin.record(2)], "who is behind is told");
     assert_eq!(rig.closes(), []);
 }
 
