@@ -14,9 +14,9 @@ use super::link::Link;
 use super::vocabulary::Now;
 use super::{Mesh, Slot};
 use crate::config::{
-    ACTIVE_NEAR, ACTIVE_VIEW, ACTIVE_VIEW_MAX, BOOTSTRAP_QUIET_MS, CANDIDATES_LOOKED_AT, DIALS_IN_FLIGHT_MAX, FULL_MESH_MAX,
-    HEAL_INTERVAL_MS, LINKS_MAX, PARTIAL_MESH_MIN, REDIAL_INTERVAL_MS, SHED_AGE_MS, SHED_DETOUR_MAX, SHED_INTERVAL_MS,
-    VIEW_INTERVAL_MS, VIEW_JITTER_MS,
+    ACTIVE_NEAR, ACTIVE_VIEW, ACTIVE_VIEW_ENOUGH, ACTIVE_VIEW_MAX, BOOTSTRAP_QUIET_MS, CANDIDATES_LOOKED_AT, DIALS_IN_FLIGHT_MAX,
+    FULL_MESH_MAX, HEAL_INTERVAL_MS, LINKS_MAX, PARTIAL_MESH_MIN, REDIAL_INTERVAL_MS, SHED_AGE_MS, SHED_DETOUR_MAX,
+    SHED_INTERVAL_MS, VIEW_INTERVAL_MS, VIEW_JITTER_MS,
 };
 use crate::distance::LinkId;
 use crate::gossip::ranges::EVERYTHING;
@@ -46,9 +46,9 @@ impl Active {
         self.partial
     }
 
-    /// Links that this node seeks.
+    /// Links that this node seeks. Who still learns how large the mesh is does not seek everyone.
     pub fn wanted(&self) -> usize {
-        if self.partial { ACTIVE_VIEW } else { PARTIAL_MESH_MIN }
+        if self.partial || self.is_bootstrapping() { ACTIVE_VIEW } else { PARTIAL_MESH_MIN }
     }
 
     /// Whether tables are to be compared on `link` at the moment.
@@ -148,7 +148,7 @@ impl Mesh {
 
     /// Lets go of links that neither side needs: at once of those far too many, of one at a time otherwise.
     fn shed(&mut self, now: Now) {
-        if !self.active.partial || self.links.len() <= ACTIVE_VIEW || self.active.is_bootstrapping() {
+        if !self.active.partial || self.links.len() <= ACTIVE_VIEW_ENOUGH || self.active.is_bootstrapping() {
             return;
         }
         for _ in ACTIVE_VIEW_MAX..self.links.len() {
@@ -162,7 +162,7 @@ impl Mesh {
 
     fn shed_one(&mut self, now: Now) {
         let standing = self.links.values().filter(|link| !link.is_ending()).count();
-        if standing <= ACTIVE_VIEW {
+        if standing <= ACTIVE_VIEW_ENOUGH {
             return;
         }
         let mut round_trips: Vec<u32> = self.links.values().map(|link| link.rtt_ms).collect();
@@ -183,7 +183,7 @@ impl Mesh {
 
     /// Both sides have enough other links, and a short way round is left.
     fn is_spare(&self, link: &Link, now: Now) -> bool {
-        let enough = link.peer_links.is_some_and(|links| usize::from(links) > ACTIVE_VIEW);
+        let enough = link.peer_links.is_some_and(|links| usize::from(links) > ACTIVE_VIEW_ENOUGH);
         let settled = now.mono_ms >= link.up_ms + SHED_AGE_MS && link.silent_since.is_none() && !link.is_ending();
         settled && enough && self.distances.detour(link.id).is_some_and(|hops| hops <= SHED_DETOUR_MAX)
     }
@@ -214,6 +214,7 @@ impl Mesh {
             return;
         }
         self.active.bootstrap = None;
+        self.choose_size(now);
         let nameless: Vec<Slot> = self.table.nameless().collect();
         nameless.into_iter().for_each(|slot| self.distances.touch(slot));
         let summary = self.table.range_summary(EVERYTHING.0, EVERYTHING.1, now.wall_ms);

@@ -1,12 +1,14 @@
 //! Whom to dial, and when.
 //!
 //! Targets are nodes that were found outside the mesh (multicast DNS, a join code, the address book), all nodes of a small mesh, and
-//! whomever the active view draws. They are dialled while there are fewer links than wanted. Of two nodes that learn of each other the lower id goes first. Failures back off exponentially; peers that were
-//! linked before and lost come back one at a time, every [`REDIAL_INTERVAL_MS`], the one not tried for longest first.
+//! whomever the active view draws. They are dialled while there are fewer links than wanted. Of two nodes that learn of each other the
+//! lower id goes first. Failures back off exponentially; peers that were linked before and lost come back one at a time, every
+//! [`REDIAL_INTERVAL_MS`], the one not tried for longest first.
 
 use std::collections::BTreeMap;
 
 use rand::RngExt;
+use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha12Rng;
 
 use crate::config::{
@@ -179,7 +181,8 @@ impl Dialler {
         self.time_out(now_ms, rng);
         let in_flight = self.in_flight();
         let room = wanted.saturating_sub(links + in_flight).min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight));
-        let mut chosen: Vec<NodeId> = self.waiting(false, now_ms).map(|(node, _)| *node).take(room).collect();
+        // At random: many who learn of the same nodes at once must not all call the first of them.
+        let mut chosen: Vec<NodeId> = self.waiting(false, now_ms).map(|(node, _)| *node).sample(rng, room);
         if chosen.len() < room && now_ms >= self.redial_at_ms {
             let longest = self.waiting(true, now_ms).min_by_key(|(_, target)| target.tried_ms).map(|(node, _)| *node);
             self.redial_at_ms = if longest.is_some() { now_ms + REDIAL_INTERVAL_MS } else { self.redial_at_ms };

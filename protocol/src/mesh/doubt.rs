@@ -1,22 +1,27 @@
 //! Nodes that someone still offers a way to although those who should know let go of them.
 //!
 //! Distances alone cannot tell a liar's way to a dead node from a real one. Signed records can raise the question: when most of the
-//! neighbours that a node's record names have signed newer lists without it, it may be gone, or it may merely have changed its neighbours
-//! and not said so yet. So it is dialled. Only if that fails, and nothing newer of it was heard meanwhile, does it count as silent.
+//! neighbours that a node's record names have let go of it in their own lists since, it may be gone, or it may merely have changed its neighbours
+//! and not said so yet. So it is asked, along the way that is offered: if it lives it signs a new list, once for all who ask. Where no
+//! answer comes it is dialled. Only if that fails too, and nothing newer of it was heard meanwhile, does it count as silent.
 
 use std::collections::BTreeMap;
 
 use super::vocabulary::{Now, Output};
 use super::{Mesh, Slot};
-use crate::config::{DOUBT_AGE_MS, DOUBTS_MAX};
+use crate::config::{DOUBT_AGE_MS, DOUBTS_MAX, NEIGHBOURS_MAX};
 use crate::gradient::Standing;
 use crate::identity::NodeId;
 use crate::liveness::short_number;
 use crate::record::Announcement;
 
-/// Nodes in doubt, and what is done about it.
+/// Who let go of whom, and the nodes in doubt for it.
 #[derive(Debug, Default)]
-pub(super) struct Doubts(BTreeMap<Slot, Doubt>);
+pub(super) struct Doubts {
+    /// Of each origin those of the neighbours its record names, a bit each in the record's order, that named it too and do so no more.
+    dropped: BTreeMap<Slot, u16>,
+    doubted: BTreeMap<Slot, Doubt>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
@@ -25,58 +30,69 @@ struct Doubt {
 }
 
 impl Doubts {
-    /// Whatever was doubted of the origin is answered, or it is forgotten.
+    /// The origin said something new, or is forgotten: whatever was doubted of it is answered.
     pub fn settle(&mut self, slot: Slot) {
-        self.0.remove(&slot);
+        self.dropped.remove(&slot);
+        self.doubted.remove(&slot);
     }
 }
 
 impl Mesh {
     /// A neighbour list changed: whom it names no more may be gone.
     pub(super) fn doubt_dropped(&mut self, before: &Announcement, after: &Announcement, now: Now) {
+        let by = short_number(&after.record.node);
         let dropped = before.record.neighbours.iter().filter(|short| !after.record.neighbours.contains(short));
         for short in dropped {
             let Some(slot) = self.table.slot_of_short(*short) else { continue };
-            if self.doubts.0.len() < DOUBTS_MAX && self.is_dropped_by_most(slot) {
-                self.doubts.0.entry(slot).or_insert(Doubt { since_ms: now.mono_ms, dialled: false });
+            let Some(held) = self.table.record(slot) else { continue };
+            let Some(at) = held.record.neighbours.iter().position(|named| *named == by) else { continue };
+            *self.doubts.dropped.entry(slot).or_default() |= 1 << at.min(NEIGHBOURS_MAX - 1);
+            let is_new = self.doubts.doubted.len() < DOUBTS_MAX && !self.doubts.doubted.contains_key(&slot);
+            if is_new && self.is_doubtful(slot) {
+                self.doubts.doubted.insert(slot, Doubt { since_ms: now.mono_ms, dialled: false });
+                self.ask_whether_alive(slot);
             }
         }
     }
 
-    /// Whether most of the neighbours that a node's record names hold newer records that do not name it.
-    fn is_dropped_by_most(&self, slot: Slot) -> bool {
-        let Some(held) = self.table.record(slot) else { return false };
-        let own = short_number(&held.record.node);
-        let dropped_by = |short: &&u64| {
-            let neighbour = self.table.slot_of_short(**short);
-            neighbour.and_then(|slot| self.table.record(slot)).is_some_and(|held| !held.record.neighbours.contains(&own))
+    /// Whether somebody offers a way to a node of whose neighbours most let go of it since it named them, or are gone themselves.
+    fn is_doubtful(&self, slot: Slot) -> bool {
+        let Some(dropped) = self.doubts.dropped.get(&slot).copied() else { return false };
+        let Some(held) = self.table.record(slot).filter(|_| self.table.standing(slot) == Some(Standing::Alive)) else {
+            return false;
         };
-        let named = &held.record.neighbours;
-        !named.is_empty() && named.iter().filter(dropped_by).count() * 2 > named.len()
+        let named = held.record.neighbours.iter().enumerate();
+        let is_gone = |short: u64| {
+            let standing = self.table.slot_of_short(short).and_then(|slot| self.table.standing(slot));
+            standing != Some(Standing::Alive)
+        };
+        let lost = named.filter(|(at, short)| dropped & (1 << at.min(&(NEIGHBOURS_MAX - 1))) != 0 || is_gone(**short));
+        lost.count() * 2 > held.record.neighbours.len()
+    }
+
+    fn ask_whether_alive(&mut self, slot: Slot) {
+        if let Some(link) = self.distances.next_hop(slot).and_then(|id| self.links.get_mut(&id)) {
+            link.outbox.suspects.insert(slot.0);
+        }
     }
 
     /// Dials one node that was in doubt for long enough.
     pub(super) fn resolve_doubts(&mut self, now: Now) {
         let linked: Vec<Slot> = self.links.values().map(|link| link.slot).collect();
-        let over: Vec<Slot> =
-            self.doubts.0.keys().copied().filter(|slot| linked.contains(slot) || !self.is_doubtful(*slot)).collect();
-        over.into_iter().for_each(|slot| self.doubts.settle(slot));
+        let over = self.doubts.doubted.keys().copied().filter(|slot| linked.contains(slot) || !self.is_doubtful(*slot));
+        let over: Vec<Slot> = over.collect();
+        over.into_iter().for_each(|slot| _ = self.doubts.doubted.remove(&slot));
         let ripe = |doubt: &Doubt| !doubt.dialled && now.mono_ms >= doubt.since_ms + DOUBT_AGE_MS;
-        let Some(slot) = self.doubts.0.iter().find(|(_, doubt)| ripe(doubt)).map(|(slot, _)| *slot) else { return };
-        if let Some(doubt) = self.doubts.0.get_mut(&slot) {
-            doubt.dialled = true;
-        }
+        let Some((slot, doubt)) = self.doubts.doubted.iter_mut().find(|(_, doubt)| ripe(doubt)) else { return };
+        doubt.dialled = true;
+        let slot = *slot;
         self.dial_slot(slot, now);
-    }
-
-    fn is_doubtful(&self, slot: Slot) -> bool {
-        self.table.standing(slot) == Some(Standing::Alive) && self.is_dropped_by_most(slot)
     }
 
     /// Nobody answers where a node in doubt should be.
     pub(super) fn dial_confirms_doubt(&mut self, node: &NodeId, now: Now) {
         let Some(slot) = self.table.slot(node) else { return };
-        let dialled = self.doubts.0.get(&slot).is_some_and(|doubt| doubt.dialled);
+        let dialled = self.doubts.doubted.get(&slot).is_some_and(|doubt| doubt.dialled);
         if dialled && !self.doubts_itself(now) && self.is_doubtful(slot) {
             self.suspicions.silent(slot, now.mono_ms);
             self.judge(slot, now);
