@@ -56,6 +56,11 @@ pub const PENDING_MS: u64 = 30_000;
 pub const WANTED_MAX: usize = 4_096;
 /// Items one fetch frame may ask for: 512 hashes are 16 KiB.
 pub const FETCH_ITEMS_MAX: usize = 512;
+/// Bodies ride with the records that name them up to this many bytes on a link, all that a mesh of ordinary descriptions has, ...
+pub const UNASKED_BYTES: usize = 64 << 10;
+/// ... and so many more for each millisecond, for what is new later. The rest is fetched by whoever lacks it: a newcomer gets megabytes of
+/// descriptions once and from all its neighbours in turn instead of from each of them whole.
+pub const UNASKED_BYTES_PER_MS: u64 = 16;
 /// A fetch that brought nothing is sent again, to another link, after this long: several round trips on a bad link.
 pub const FETCH_RETRY_MS: u64 = 2_000;
 
@@ -121,11 +126,13 @@ pub const ACCUSATION_INTERVAL_MS: u64 = 1_000;
 pub const LATE_MS: u64 = 1_000;
 /// Wall and monotonic clock parted by more than this: the machine slept or its clock was set.
 pub const CLOCK_JUMP_MS: u64 = 10_000;
-/// A node that most of its neighbours let go of is asked for a newer list, and dialled if none came in this long: the way there and a
-/// signed record's way back.
+/// A node that is accused, did not refute it and is still offered a way to is dialled after this long: its neighbours notice a death
+/// within a second of each other, and within a hold no true way is left.
 pub const DOUBT_AGE_MS: u64 = 1_500;
-/// Nodes in doubt at once.
-pub const DOUBTS_MAX: usize = 256;
+/// Whoever offers a way to a node that is known to be dead is asked for its newer record every second, then less often, up to this.
+pub const ASK_INTERVAL_MS_MAX: u64 = 60_000;
+/// Ways that one question takes: the shortest and another, so that a liar on one of them does not keep it.
+pub const ASK_WAYS: usize = 2;
 /// Accusers remembered per accused: a majority of at most eight active neighbours needs five, small full meshes sixteen.
 pub const ACCUSERS_MAX: usize = 16;
 

@@ -64,6 +64,8 @@ pub struct Distances {
     /// The first moment at which one of them changes, or one before it.
     release_at_ms: Option<u64>,
     changed: Bits,
+    /// Origins known to be dead: no way to them is believed.
+    condemned: Bits,
 }
 
 /// What is believed and told about one origin.
@@ -166,6 +168,7 @@ impl Distances {
             holds: BTreeMap::new(),
             release_at_ms: None,
             changed: Bits::default(),
+            condemned: Bits::default(),
         }
     }
 
@@ -269,6 +272,25 @@ impl Distances {
         self.holds.get(&slot).is_some_and(|hold| !hold.released)
     }
 
+    /// The origin is known to be dead: ways to it are heard of, and neither believed nor passed on.
+    pub fn condemn(&mut self, slot: Slot, now_ms: u64) {
+        if self.condemned.insert(slot.0) {
+            self.choose(slot, Loss::Gone, now_ms);
+        }
+    }
+
+    /// The origin lives after all.
+    pub fn pardon(&mut self, slot: Slot, now_ms: u64) {
+        if self.condemned.remove(slot.0) {
+            self.choose(slot, Loss::Gone, now_ms);
+        }
+    }
+
+    /// Links whose peers offer a way to `slot`, believed or not.
+    pub fn offering(&self, slot: Slot) -> impl Iterator<Item = LinkId> + '_ {
+        self.vectors.iter().filter(move |(_, vector)| vector.offers(slot) < UNREACHABLE).map(|(link, _)| *link)
+    }
+
     /// When to call [`Distances::release`].
     pub fn release_at_ms(&self) -> Option<u64> {
         self.release_at_ms
@@ -277,6 +299,7 @@ impl Distances {
     /// The slot is given to another origin: nothing of the old one remains.
     pub fn forget_slot(&mut self, slot: Slot) {
         self.holds.remove(&slot);
+        self.condemned.remove(slot.0);
         if let Some(way) = self.ways.get_mut(slot.0 as usize) {
             *way = NO_WAY;
         }
@@ -300,7 +323,7 @@ impl Distances {
 
     /// How many links offer a way.
     pub fn alternatives(&self, slot: Slot) -> usize {
-        self.vectors.values().filter(|vector| vector.offers(slot) < UNREACHABLE).count()
+        self.offering(slot).count()
     }
 
     /// Fewest hops to the peer of a link without that link.
@@ -313,7 +336,11 @@ impl Distances {
     /// Bytes that the columns take.
     pub fn bytes(&self) -> usize {
         let vectors = self.vectors.values().map(|vector| vector.heard.capacity() + vector.told.capacity() + vector.dirty.bytes());
-        self.ways.capacity() * size_of::<Way>() + vectors.sum::<usize>() + self.changed.bytes() + self.holds.len() * 32
+        self.ways.capacity() * size_of::<Way>()
+            + vectors.sum::<usize>()
+            + self.changed.bytes()
+            + self.condemned.bytes()
+            + self.holds.len() * 32
     }
 
     /// What the peer of `link` last said about its way to `slot`.
@@ -385,6 +412,9 @@ impl Distances {
 
     /// The shortest way on offer; among equals the one in use, then the quickest.
     fn best(&self, slot: Slot) -> Way {
+        if self.condemned.contains(slot.0) {
+            return NO_WAY;
+        }
         let current = self.way(slot).via;
         let offers =
             self.vectors.iter().map(|(link, vector)| (vector.offers(slot), current != Some(*link), vector.rtt_ms, *link));

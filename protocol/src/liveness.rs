@@ -8,11 +8,14 @@
 //! suspected or dead; a majority of the neighbours that the accused itself names makes it dead. Any newer signed record clears
 //! silence and accusations.
 //!
+//! A death of which others know too is *confirmed*: from then on nothing but a newer record of the node, or a link to it, revives it. A
+//! path alone does not, so that nobody brings back the dead by offering one; whoever offers it is asked for that newer record.
+//!
 //! State is kept for nodes under suspicion alone. Probes belong to links, and the doubt of a slow observer to the mesh.
 
 use std::collections::BTreeMap;
 
-use crate::config::{ACCUSATION_INTERVAL_MS, ACCUSERS_MAX, DEATH_AFTER_MS};
+use crate::config::{ACCUSATION_INTERVAL_MS, ACCUSERS_MAX, ASK_INTERVAL_MS_MAX, DEATH_AFTER_MS, DOUBT_AGE_MS};
 use crate::gradient::{Slot, Standing};
 use crate::identity::NodeId;
 use crate::mesh::DeathCause;
@@ -33,17 +36,44 @@ struct Suspicion {
     accusers: BTreeMap<NodeId, u64>,
     /// When it was last told, by us or through us, that it is accused.
     told_at: Option<u64>,
+    /// It was dialled because somebody accuses it.
+    dialled: bool,
+    confirmed: Option<Confirmed>,
+}
+
+/// A death that only a newer record undoes.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    cause: DeathCause,
+    /// When to ask those who offer a way, and how long after the last time.
+    ask_at_ms: Option<u64>,
+    asked_ms: u64,
+    pause_ms: u64,
 }
 
 impl Suspicion {
     fn is_over(&self) -> bool {
-        self.silent_since.is_none() && self.unreachable_since.is_none() && self.accusers.is_empty()
+        let silent = self.silent_since.is_some() || self.unreachable_since.is_some();
+        !silent && self.accusers.is_empty() && self.confirmed.is_none()
+    }
+
+    /// Somebody accuses it, and there is a way to it nevertheless.
+    fn is_contested(&self) -> bool {
+        self.unreachable_since.is_none() && self.confirmed.is_none()
+    }
+
+    /// When to see for oneself.
+    fn dial_at(&self) -> Option<u64> {
+        let accused = self.accusers.values().min().copied();
+        accused.filter(|_| self.is_contested() && !self.dialled && self.silent_since.is_none()).map(|since| since + DOUBT_AGE_MS)
     }
 
     /// Deadlines at which the standing may change.
     fn deadlines(&self) -> impl Iterator<Item = u64> {
         let accused = self.accusers.values().min().copied();
-        [self.silent_since, self.unreachable_since, accused].into_iter().flatten().map(|since| since + DEATH_AFTER_MS)
+        let deaths = [self.silent_since, self.unreachable_since, accused].map(|since| Some(since? + DEATH_AFTER_MS));
+        let asks = self.confirmed.and_then(|confirmed| confirmed.ask_at_ms);
+        deaths.into_iter().chain([self.dial_at(), asks]).flatten()
     }
 }
 
@@ -64,6 +94,8 @@ impl Suspicions {
         self.amend(slot, |suspicion| {
             suspicion.silent_since = None;
             suspicion.accusers.clear();
+            suspicion.dialled = false;
+            suspicion.confirmed = None;
         });
     }
 
@@ -101,9 +133,59 @@ impl Suspicions {
         may
     }
 
+    /// Others know of the death too.
+    pub fn confirm(&mut self, slot: Slot, cause: DeathCause) {
+        let confirmed = Confirmed { cause, ask_at_ms: None, asked_ms: 0, pause_ms: 0 };
+        self.nodes.entry(slot).or_default().confirmed.get_or_insert(confirmed);
+    }
+
+    pub fn is_confirmed(&self, slot: Slot) -> bool {
+        self.nodes.get(&slot).is_some_and(|suspicion| suspicion.confirmed.is_some())
+    }
+
+    /// Somebody offers a way to a node whose death is confirmed: it is to be asked, at once or a while after the last time.
+    pub fn ask_soon(&mut self, slot: Slot, now_ms: u64) {
+        let Some(confirmed) = self.nodes.get_mut(&slot).and_then(|suspicion| suspicion.confirmed.as_mut()) else { return };
+        let at_ms = (now_ms + 1).max(confirmed.asked_ms + confirmed.pause_ms);
+        self.changed |= confirmed.ask_at_ms.is_none();
+        confirmed.ask_at_ms.get_or_insert(at_ms);
+    }
+
+    /// Nodes whose death is confirmed and to whom somebody may offer a way; they count as asked.
+    pub fn take_asks(&mut self, now_ms: u64) -> Vec<Slot> {
+        let mut due = Vec::new();
+        for (slot, suspicion) in &mut self.nodes {
+            let Some(confirmed) = suspicion.confirmed.as_mut() else { continue };
+            if confirmed.ask_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+                confirmed.ask_at_ms = None;
+                confirmed.asked_ms = now_ms;
+                confirmed.pause_ms = (confirmed.pause_ms * 2).clamp(ACCUSATION_INTERVAL_MS, ASK_INTERVAL_MS_MAX);
+                due.push(*slot);
+            }
+        }
+        due
+    }
+
+    /// Nodes that somebody accuses and that did not refute it, although there is a way to them.
+    pub fn to_dial(&self, now_ms: u64) -> Vec<Slot> {
+        let due = |suspicion: &Suspicion| suspicion.dial_at().is_some_and(|at_ms| at_ms <= now_ms);
+        self.nodes.iter().filter(|(_, suspicion)| due(suspicion)).map(|(slot, _)| *slot).collect()
+    }
+
+    pub fn dialled(&mut self, slot: Slot) {
+        if let Some(suspicion) = self.nodes.get_mut(&slot) {
+            suspicion.dialled = true;
+        }
+    }
+
+    /// The accused was dialled and did not answer, nor did it refute anything meanwhile.
+    pub fn is_convicted(&self, slot: Slot) -> bool {
+        self.nodes.get(&slot).is_some_and(|suspicion| suspicion.dialled && !suspicion.accusers.is_empty())
+    }
+
     /// Nodes that we ourselves hear nothing of although others say there is a path: they are to be told.
     pub fn to_accuse(&self) -> Vec<Slot> {
-        let contested = |suspicion: &Suspicion| suspicion.silent_since.is_some() && suspicion.unreachable_since.is_none();
+        let contested = |suspicion: &Suspicion| suspicion.silent_since.is_some() && suspicion.is_contested();
         self.nodes.iter().filter(|(_, suspicion)| contested(suspicion)).map(|(slot, _)| *slot).collect()
     }
 
@@ -111,7 +193,9 @@ impl Suspicions {
     pub fn standing(&self, slot: Slot, neighbours: &[u64], me: u64, now_ms: u64) -> Standing {
         let Some(suspicion) = self.nodes.get(&slot) else { return Standing::Alive };
         let lasted = |since: Option<u64>| since.is_some_and(|since| now_ms >= since + DEATH_AFTER_MS);
-        if lasted(suspicion.unreachable_since) {
+        if let Some(confirmed) = suspicion.confirmed {
+            Standing::Dead(confirmed.cause)
+        } else if lasted(suspicion.unreachable_since) {
             Standing::Dead(DeathCause::Unreachable)
         } else if lasted(suspicion.silent_since) {
             Standing::Dead(DeathCause::Silent)

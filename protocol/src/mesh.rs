@@ -40,7 +40,6 @@ use self::accept::{Pending, Proof, Want};
 use self::active::Active;
 use self::blame::Offences;
 use self::dial::Dialler;
-use self::doubt::Doubts;
 use self::link::Link;
 use self::own::Own;
 use self::revoke::Revoking;
@@ -83,7 +82,6 @@ pub struct Mesh {
     /// What the dial timer was set by.
     dial_basis: Option<(u64, usize, usize)>,
     active: Active,
-    doubts: Doubts,
     /// When this node last signed anew because it was accused.
     refuted_ms: u64,
     recent: Recent,
@@ -154,7 +152,6 @@ impl Mesh {
             dialled_ms: 0,
             dial_basis: None,
             active: Active::default(),
-            doubts: Doubts::default(),
             refuted_ms: 0,
             recent: Recent::default(),
             spread: SpreadCount::default(),
@@ -352,7 +349,7 @@ impl Mesh {
         self.revoking.link_up(peer, Arc::clone(&chain));
         self.dialler.linked(&peer);
         self.distances.link_up(id, slot, rtt_ms, now.mono_ms);
-        self.suspicions.heard(slot);
+        self.refuted(slot, now);
         self.take_chain(chain, now);
         self.begin_bootstrap(id, now);
         self.greet(id, now);

@@ -155,7 +155,7 @@ impl Mesh {
             return;
         }
         self.put_record(slot, announcement, Some(from), now);
-        self.suspicions.newer_record(slot);
+        self.refuted(slot, now);
         self.suspicions.reachable(slot, self.distances.hops(slot).is_some(), now.mono_ms);
         self.judge(slot, now);
     }
@@ -181,7 +181,6 @@ impl Mesh {
             Some(before) => {
                 let (before, after) = (&before.record.capabilities, &announcement.record.capabilities);
                 self.near_loads.moved(slot, before, after, now.mono_ms);
-                self.doubts.settle(slot);
             }
             None => self.distances.touch(slot),
         }
@@ -193,9 +192,6 @@ impl Mesh {
             self.bootstrap_goes_on(from, now);
         }
         self.spread(slot, before.is_none(), from, now);
-        if let Some(before) = &before {
-            self.doubt_dropped(before, &announcement, now);
-        }
         self.want_bodies(&announcement, now);
         self.learn_addresses(slot, before.as_deref(), &announcement, now);
     }
@@ -299,9 +295,13 @@ impl Mesh {
     }
 
     /// A body counts only where some record that is held names it.
-    pub(super) fn take_body(&mut self, body: Arc<Body>, from: LinkId) {
+    pub(super) fn take_body(&mut self, body: Arc<Body>, from: LinkId, now: Now) {
         let hash = body.hash;
-        if self.wants.remove(&Want::Body(hash)).is_some() && self.bodies.insert(hash, body).is_some() {
+        let wanted = self.wants.remove(&Want::Body(hash)).is_some();
+        if let Some(link) = self.links.get_mut(&from).filter(|_| wanted) {
+            link.brought_ms = now.mono_ms;
+        }
+        if wanted && self.bodies.insert(hash, body).is_some() {
             self.roster_changed = true;
             self.roster_generation += 1;
         }

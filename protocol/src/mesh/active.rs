@@ -68,7 +68,6 @@ impl Mesh {
         self.dial(now);
         self.fill(now);
         self.heal(now);
-        self.resolve_doubts(now);
         self.shed(now);
         let jitter_ms = self.rng.random_range(0..=VIEW_JITTER_MS);
         self.timers.set(Timer::View, now.mono_ms + VIEW_INTERVAL_MS + jitter_ms);

@@ -1,111 +1,98 @@
-//! Nodes that someone still offers a way to although those who should know let go of them.
+//! Nodes that someone still offers a way to although others say that they are gone.
 //!
-//! Distances alone cannot tell a liar's way to a dead node from a real one. Signed records can raise the question: when most of the
-//! neighbours that a node's record names have let go of it in their own lists since, it may be gone, or it may merely have changed its neighbours
-//! and not said so yet. So it is asked, along the way that is offered: if it lives it signs a new list, once for all who ask. Where no
-//! answer comes it is dialled. Only if that fails too, and nothing newer of it was heard meanwhile, does it count as silent.
+//! Distances alone cannot tell a liar's way to a dead node from a real one. Whoever lost the node says so to its neighbours; the accusation
+//! follows the ways that are offered, and if the node lives it refutes it once, for all who ask, with a newer record. Where none comes
+//! the node is dialled, and if that fails too it is dead: here the way is no longer believed, passed on, or taken for life. So a ghost is
+//! laid by everyone who meets it, and a living node needs one honest way to be heard.
 
-use std::collections::BTreeMap;
+use rand::seq::IteratorRandom;
 
-use super::vocabulary::{Now, Output};
+use super::vocabulary::{DeathCause, Now, Output};
 use super::{Mesh, Slot};
-use crate::config::{DOUBT_AGE_MS, DOUBTS_MAX, NEIGHBOURS_MAX};
+use crate::config::{ASK_WAYS, DIALS_IN_FLIGHT_MAX};
+use crate::distance::LinkId;
 use crate::gradient::Standing;
 use crate::identity::NodeId;
 use crate::liveness::short_number;
-use crate::record::Announcement;
-
-/// Who let go of whom, and the nodes in doubt for it.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    /// Of each origin those of the neighbours its record names, a bit each in the record's order, that named it too and do so no more.
-    dropped: BTreeMap<Slot, u16>,
-    doubted: BTreeMap<Slot, Doubt>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Doubt {
-    since_ms: u64,
-    dialled: bool,
-}
-
-impl Doubts {
-    /// The origin said something new, or is forgotten: whatever was doubted of it is answered.
-    pub fn settle(&mut self, slot: Slot) {
-        self.dropped.remove(&slot);
-        self.doubted.remove(&slot);
-    }
-}
 
 impl Mesh {
-    /// A neighbour list changed: whom it names no more may be gone.
-    pub(super) fn doubt_dropped(&mut self, before: &Announcement, after: &Announcement, now: Now) {
-        let by = short_number(&after.record.node);
-        let dropped = before.record.neighbours.iter().filter(|short| !after.record.neighbours.contains(short));
-        for short in dropped {
-            let Some(slot) = self.table.slot_of_short(*short) else { continue };
-            let Some(held) = self.table.record(slot) else { continue };
-            let Some(at) = held.record.neighbours.iter().position(|named| *named == by) else { continue };
-            *self.doubts.dropped.entry(slot).or_default() |= 1 << at.min(NEIGHBOURS_MAX - 1);
-            let is_new = self.doubts.doubted.len() < DOUBTS_MAX && !self.doubts.doubted.contains_key(&slot);
-            if is_new && self.is_doubtful(slot) {
-                self.doubts.doubted.insert(slot, Doubt { since_ms: now.mono_ms, dialled: false });
-                self.ask_whether_alive(slot);
+    /// A node was found dead: if others must know it too, nothing but a newer record undoes it.
+    pub(super) fn confirm_death(&mut self, slot: Slot, cause: DeathCause, now: Now) {
+        if cause != DeathCause::LeaseExpired && self.is_missed(slot) {
+            self.bury(slot, cause, now);
+        }
+    }
+
+    fn bury(&mut self, slot: Slot, cause: DeathCause, now: Now) {
+        self.suspicions.confirm(slot, cause);
+        self.distances.condemn(slot, now.mono_ms);
+    }
+
+    /// Whether at least half of the neighbours that the node names, this one aside, are there: then it is the node that is gone and not
+    /// the way to its part of the mesh.
+    fn is_missed(&self, slot: Slot) -> bool {
+        let Some(held) = self.table.record(slot) else { return false };
+        let me = short_number(&self.own.id);
+        let others: Vec<u64> = held.record.neighbours.iter().copied().filter(|short| *short != me).collect();
+        let is_there = |short: &&u64| {
+            let neighbour = self.table.slot_of_short(**short);
+            neighbour.and_then(|slot| self.table.standing(slot)) == Some(Standing::Alive)
+        };
+        !others.is_empty() && others.iter().filter(is_there).count() * 2 >= others.len()
+    }
+
+    /// The node itself was heard, or something newer that it signed: whatever spoke against it is refuted.
+    pub(super) fn refuted(&mut self, slot: Slot, now: Now) {
+        self.suspicions.newer_record(slot);
+        self.distances.pardon(slot, now.mono_ms);
+    }
+
+    /// Sends the accusation along ways that are offered to the node, for it to refute.
+    pub(super) fn ask(&mut self, slot: Slot, but: Option<NodeId>) {
+        let first = self.distances.next_hop(slot);
+        let open = |id: &LinkId| self.links.get(id).is_some_and(|link| Some(link.peer) != but);
+        let others: Vec<LinkId> = self.distances.offering(slot).filter(|id| Some(*id) != first && open(id)).collect();
+        let ways: Vec<LinkId> = first.filter(open).into_iter().collect();
+        let more = others.into_iter().sample(&mut self.rng, ASK_WAYS - ways.len());
+        for id in ways.into_iter().chain(more) {
+            self.links.get_mut(&id).into_iter().for_each(|link| _ = link.outbox.suspects.insert(slot.0));
+        }
+    }
+
+    /// Asks whoever offers ways to the dead, and dials those who are accused and silent.
+    pub(super) fn resolve_doubts(&mut self, now: Now) {
+        for slot in self.suspicions.take_asks(now.mono_ms) {
+            if self.distances.offering(slot).next().is_some() {
+                self.ask(slot, None);
+                self.suspicions.ask_soon(slot, now.mono_ms);
             }
         }
-    }
-
-    /// Whether somebody offers a way to a node of whose neighbours most let go of it since it named them, or are gone themselves.
-    fn is_doubtful(&self, slot: Slot) -> bool {
-        let Some(dropped) = self.doubts.dropped.get(&slot).copied() else { return false };
-        let Some(held) = self.table.record(slot).filter(|_| self.table.standing(slot) == Some(Standing::Alive)) else {
-            return false;
-        };
-        let named = held.record.neighbours.iter().enumerate();
-        let is_gone = |short: u64| {
-            let standing = self.table.slot_of_short(short).and_then(|slot| self.table.standing(slot));
-            standing != Some(Standing::Alive)
-        };
-        let lost = named.filter(|(at, short)| dropped & (1 << at.min(&(NEIGHBOURS_MAX - 1))) != 0 || is_gone(**short));
-        lost.count() * 2 > held.record.neighbours.len()
-    }
-
-    fn ask_whether_alive(&mut self, slot: Slot) {
-        if let Some(link) = self.distances.next_hop(slot).and_then(|id| self.links.get_mut(&id)) {
-            link.outbox.suspects.insert(slot.0);
+        let room = DIALS_IN_FLIGHT_MAX.saturating_sub(self.dialler.in_flight());
+        let doubted: Vec<Slot> = self.suspicions.to_dial(now.mono_ms).into_iter().filter(|slot| !self.hears(*slot)).collect();
+        for slot in doubted.into_iter().take(room) {
+            if self.dial_slot(slot, now) {
+                self.suspicions.dialled(slot);
+            }
         }
-    }
-
-    /// Dials one node that was in doubt for long enough.
-    pub(super) fn resolve_doubts(&mut self, now: Now) {
-        let linked: Vec<Slot> = self.links.values().map(|link| link.slot).collect();
-        let over = self.doubts.doubted.keys().copied().filter(|slot| linked.contains(slot) || !self.is_doubtful(*slot));
-        let over: Vec<Slot> = over.collect();
-        over.into_iter().for_each(|slot| _ = self.doubts.doubted.remove(&slot));
-        let ripe = |doubt: &Doubt| !doubt.dialled && now.mono_ms >= doubt.since_ms + DOUBT_AGE_MS;
-        let Some((slot, doubt)) = self.doubts.doubted.iter_mut().find(|(_, doubt)| ripe(doubt)) else { return };
-        doubt.dialled = true;
-        let slot = *slot;
-        self.dial_slot(slot, now);
     }
 
     /// Nobody answers where a node in doubt should be.
     pub(super) fn dial_confirms_doubt(&mut self, node: &NodeId, now: Now) {
         let Some(slot) = self.table.slot(node) else { return };
-        let dialled = self.doubts.doubted.get(&slot).is_some_and(|doubt| doubt.dialled);
-        if dialled && !self.doubts_itself(now) && self.is_doubtful(slot) {
-            self.suspicions.silent(slot, now.mono_ms);
+        if self.suspicions.is_convicted(slot) && !self.doubts_itself(now) && !self.hears(slot) {
+            self.bury(slot, DeathCause::Silent, now);
             self.judge(slot, now);
         }
-        self.doubts.settle(slot);
     }
 
-    pub(super) fn dial_slot(&mut self, slot: Slot, now: Now) {
-        let Some(held) = self.table.record(slot) else { return };
+    /// Whether a dial was begun.
+    pub(super) fn dial_slot(&mut self, slot: Slot, now: Now) -> bool {
+        let Some(held) = self.table.record(slot) else { return false };
         let (node, addresses) = (held.record.node, held.record.addresses.clone());
         self.dialler.learn(node, addresses, false, now.mono_ms);
-        if let Some(addresses) = self.dialler.begin(&node, now.mono_ms) {
-            self.outputs.push_back(Output::Dial { node, addresses });
-        }
+        let addresses = self.dialler.begin(&node, now.mono_ms);
+        let begun = addresses.is_some();
+        self.outputs.extend(addresses.map(|addresses| Output::Dial { node, addresses }));
+        begun
     }
 }

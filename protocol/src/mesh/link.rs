@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::config::{FETCH_ITEMS_MAX, RANGES_QUEUED_MAX};
+use crate::config::{FETCH_ITEMS_MAX, RANGES_QUEUED_MAX, UNASKED_BYTES, UNASKED_BYTES_PER_MS};
 use crate::distance::LinkId;
 use crate::gossip::Bits;
 use crate::gradient::Slot;
@@ -23,6 +23,8 @@ pub(super) struct Link {
     pub silent_since: Option<u64>,
     /// Before this, changed distances are gathered.
     pub distances_at_ms: u64,
+    /// When the peer last brought something that was asked for.
+    pub brought_ms: u64,
     /// When something was last said on the link.
     pub said_ms: u64,
     pub up_ms: u64,
@@ -31,6 +33,7 @@ pub(super) struct Link {
     pub peer_links: Option<u8>,
     pub closing: bool,
     pub outbox: Outbox,
+    pub unasked: Unasked,
     /// Origins without a record that the peer told a distance of, by slot.
     pub introduced: Bits,
 }
@@ -80,12 +83,14 @@ impl Link {
             heard_ms: now_ms,
             silent_since: None,
             distances_at_ms: 0,
+            brought_ms: 0,
             said_ms: now_ms,
             up_ms: now_ms,
             nonce: 0,
             peer_links: None,
             closing: false,
             outbox: Outbox::default(),
+            unasked: Unasked::new(now_ms),
             introduced: Bits::default(),
         }
     }
@@ -119,12 +124,14 @@ impl Outbox {
         records.into_iter().chain(rest).map(Bits::bytes).sum()
     }
 
-    pub fn want_chain(&mut self, hash: CertificateHash) {
-        bounded_insert(&mut self.wanted_chains, hash);
+    /// Whether there was room to ask for it.
+    pub fn want_chain(&mut self, hash: CertificateHash) -> bool {
+        bounded_insert(&mut self.wanted_chains, hash)
     }
 
-    pub fn want_body(&mut self, hash: BodyHash) {
-        bounded_insert(&mut self.wanted_bodies, hash);
+    /// Whether there was room to ask for it.
+    pub fn want_body(&mut self, hash: BodyHash) -> bool {
+        bounded_insert(&mut self.wanted_bodies, hash)
     }
 
     pub fn want_record(&mut self, origin: NodeId) {
@@ -149,8 +156,33 @@ impl Outbox {
 }
 
 /// Three sets of at most a third of what a frame may ask for.
-fn bounded_insert<T: Ord>(set: &mut BTreeSet<T>, item: T) {
-    if set.len() < FETCH_ITEMS_MAX / 3 {
+fn bounded_insert<T: Ord>(set: &mut BTreeSet<T>, item: T) -> bool {
+    let has_room = set.len() < FETCH_ITEMS_MAX / 3;
+    if has_room {
         set.insert(item);
+    }
+    has_room
+}
+
+/// Bytes that may be sent without having been asked for.
+#[derive(Debug)]
+pub(super) struct Unasked {
+    left: usize,
+    at_ms: u64,
+}
+
+impl Unasked {
+    fn new(now_ms: u64) -> Self {
+        Self { left: UNASKED_BYTES, at_ms: now_ms }
+    }
+
+    /// Whether there is room for `bytes`, which then count as sent.
+    pub fn take(&mut self, bytes: usize, now_ms: u64) -> bool {
+        let regained = now_ms.saturating_sub(self.at_ms).saturating_mul(UNASKED_BYTES_PER_MS);
+        self.left = UNASKED_BYTES.min(self.left.saturating_add(usize::try_from(regained).unwrap_or(usize::MAX)));
+        self.at_ms = now_ms;
+        let has_room = bytes <= self.left;
+        self.left -= if has_room { bytes } else { 0 };
+        has_room
     }
 }

@@ -19,7 +19,7 @@ impl Mesh {
             Content::Push { chains, bodies, records } => {
                 chains.into_iter().for_each(|chain| self.take_chain(chain, now));
                 records.into_iter().for_each(|record| self.take_record(record, id, now));
-                bodies.into_iter().for_each(|body| self.take_body(body, id));
+                bodies.into_iter().for_each(|body| self.take_body(body, id, now));
             }
             Content::Revocations { digest, held, records } => self.receive_revocations(peer, digest, held, records, now),
             Content::Plain(frame) => self.receive_plain(id, peer, frame, now),

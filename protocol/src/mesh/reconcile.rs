@@ -6,7 +6,8 @@ use super::Mesh;
 use super::accept::Want;
 use super::vocabulary::Now;
 use crate::config::{
-    CHAINS_SOUGHT_MAX, DIGEST_INTERVAL_MS, DIGEST_INTERVAL_MS_MAX, DIGEST_INTERVAL_PER_NODE_MS, DIGEST_JITTER_MS, FETCH_RETRY_MS,
+    CHAINS_SOUGHT_MAX, DIGEST_INTERVAL_MS, DIGEST_INTERVAL_MS_MAX, DIGEST_INTERVAL_PER_NODE_MS, DIGEST_JITTER_MS, FETCH_DELAY_MS,
+    FETCH_RETRY_MS,
 };
 use crate::distance::LinkId;
 use crate::gossip::ranges::{self, EVERYTHING};
@@ -66,20 +67,27 @@ impl Mesh {
         }
     }
 
-    /// Asks for every body and chain that is missing: each time another link.
+    /// Asks for every body and chain that is missing, of all links in turn. Who was asked and still sends is waited for; who fell silent is
+    /// passed over for the next.
     pub(super) fn ask_for_missing(&mut self, now: Now) {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
-        for (want, asked) in &mut self.wants {
-            let next = links.iter().find(|link| asked.is_none_or(|asked| **link > asked)).or(links.first());
-            *asked = next.copied();
+        let mut more = false;
+        for (turn, (want, asked)) in self.wants.iter_mut().enumerate() {
+            let sends = |link: &LinkId| self.links.get(link).is_some_and(|link| now.mono_ms < link.brought_ms + FETCH_RETRY_MS);
+            if asked.is_some_and(|asked| sends(&asked)) {
+                continue;
+            }
+            let after = |asked: LinkId| links.iter().find(|link| **link > asked).or(links.first());
+            let next = asked.map_or_else(|| links.get(turn % links.len().max(1)), after);
             let Some(link) = next.and_then(|next| self.links.get_mut(next)) else { break };
-            match want {
+            let is_asked = match want {
                 Want::Chain(hash) => link.outbox.want_chain(*hash),
                 Want::Body(hash) => link.outbox.want_body(*hash),
-            }
+            };
+            if is_asked { *asked = Some(link.id) } else { more = true }
         }
         if !self.wants.is_empty() {
-            self.timers.set(Timer::Fetch, now.mono_ms + FETCH_RETRY_MS);
+            self.timers.set(Timer::Fetch, now.mono_ms + if more { FETCH_DELAY_MS } else { FETCH_RETRY_MS });
         }
     }
 

@@ -70,7 +70,7 @@ impl Mesh {
         self.revocation_frame(id, room)
             .or_else(|| self.probe_frame(id))
             .or_else(|| self.suspect_frame(id))
-            .or_else(|| self.record_frame(id, room))
+            .or_else(|| self.record_frame(id, room, now))
             .or_else(|| self.distance_frame(id, room, now))
             .or_else(|| self.fetch_frame(id))
             .or_else(|| self.range_frame(id, room))
@@ -96,11 +96,11 @@ impl Mesh {
     }
 
     /// Records with the chains the peer lacks, and bodies for as long as there is room.
-    fn record_frame(&mut self, id: LinkId, room: usize) -> Option<Frame> {
+    fn record_frame(&mut self, id: LinkId, room: usize, now: Now) -> Option<Frame> {
         let (mut push, mut left) = (Push::default(), room);
         while left >= 2 * NODE_RECORD_BYTES_MAX {
             let Some(slot) = self.links.get_mut(&id)?.outbox.records.pop() else { break };
-            left -= self.push_record(id, Slot(slot), &mut push);
+            left -= self.push_record(id, Slot(slot), &mut push, now);
         }
         self.push_chains(id, left, &mut push);
         if push == Push::default() {
@@ -111,7 +111,7 @@ impl Mesh {
     }
 
     /// Adds one record and notes what goes with it; returns the bytes it takes.
-    fn push_record(&mut self, id: LinkId, slot: Slot, push: &mut Push) -> usize {
+    fn push_record(&mut self, id: LinkId, slot: Slot, push: &mut Push, now: Now) -> usize {
         let (Some(link), Some(held)) = (self.links.get_mut(&id), self.table.record(slot)) else { return 0 };
         let mut bytes = held.bytes.0.len() + 4;
         link.outbox.has_records.insert(slot.0);
@@ -123,7 +123,11 @@ impl Mesh {
             push.chains.push(chain.bytes.clone());
         }
         for body in held.record.capabilities.iter().filter_map(|offered| self.bodies.number(&offered.body)) {
-            if !link.outbox.has_bodies.contains(body) {
+            let bytes = self.bodies.at(body).map_or(0, |body| body.bytes.0.len());
+            if !link.outbox.has_bodies.contains(body)
+                && !link.outbox.bodies.contains(body)
+                && link.unasked.take(bytes, now.mono_ms)
+            {
                 link.outbox.bodies.insert(body);
             }
         }

@@ -58,7 +58,7 @@ impl Mesh {
         let slot = link.slot;
         if link.silent_since.take().is_some() {
             self.distances.mute(id, false, now.mono_ms);
-            self.suspicions.heard(slot);
+            self.refuted(slot, now);
             self.neighbours_changed(now);
             self.judge(slot, now);
         }
@@ -85,16 +85,13 @@ impl Mesh {
     pub(super) fn accused_by(&mut self, slot: Slot, by: NodeId, now: Now) {
         self.suspicions.accused(slot, by, now.mono_ms);
         if self.suspicions.may_tell(slot, now.mono_ms) {
-            let towards = self.distances.next_hop(slot);
-            if let Some(link) = towards.and_then(|id| self.links.get_mut(&id)).filter(|link| link.peer != by) {
-                link.outbox.suspects.insert(slot.0);
-            }
+            self.ask(slot, Some(by));
         }
         self.judge(slot, now);
     }
 
     /// We hear the node ourselves: what others say of it does not matter.
-    fn hears(&self, slot: Slot) -> bool {
+    pub(super) fn hears(&self, slot: Slot) -> bool {
         self.links.values().any(|link| link.slot == slot && link.silent_since.is_none())
     }
 
@@ -102,6 +99,7 @@ impl Mesh {
         for slot in self.suspicions.to_accuse() {
             self.accuse(slot, now);
         }
+        self.resolve_doubts(now);
         for slot in self.suspicions.slots() {
             self.judge(slot, now);
         }
@@ -117,6 +115,9 @@ impl Mesh {
     pub(super) fn distance_changed(&mut self, slot: Slot, now: Now) {
         if self.table.has_record(slot) && slot != self.me {
             self.suspicions.reachable(slot, self.distances.hops(slot).is_some(), now.mono_ms);
+            if self.suspicions.is_confirmed(slot) && self.distances.offering(slot).next().is_some() {
+                self.suspicions.ask_soon(slot, now.mono_ms);
+            }
             self.condition_generation += 1;
             self.judge(slot, now);
         }
@@ -140,8 +141,10 @@ impl Mesh {
             self.set_standing(slot, after);
             self.condition_generation += 1;
             self.tell_standing(id, before, after);
-            if after == Standing::Alive {
-                self.dialler.revived(&id, now.mono_ms);
+            match after {
+                Standing::Alive => self.dialler.revived(&id, now.mono_ms),
+                Standing::Dead(cause) => self.confirm_death(slot, cause, now),
+                Standing::Suspected | Standing::Quarantined => {}
             }
         }
     }
@@ -215,7 +218,6 @@ impl Mesh {
         self.table.remove(slot);
         self.near_loads.forget(slot);
         self.chains.forget(slot);
-        self.doubts.settle(slot);
         self.distances.forget_slot(slot);
         self.suspicions.forget(slot);
         self.quarantined.remove(&slot);
