@@ -87,6 +87,10 @@ impl Dialler {
         self.targets.values().filter(|target| target.is_in_flight()).count()
     }
 
+    pub fn is_dialling(&self, node: &NodeId) -> bool {
+        self.targets.get(node).is_some_and(Target::is_in_flight)
+    }
+
     /// Whether a node is neither being dialled nor failed a moment ago.
     pub fn may_try(&self, node: &NodeId, now_ms: u64) -> bool {
         let rested = |target: &Target| matches!(target.state, State::Waiting { until_ms } if until_ms <= now_ms);

@@ -70,7 +70,8 @@ impl Mesh {
         let room = DIALS_IN_FLIGHT_MAX.saturating_sub(self.dialler.in_flight());
         let doubted: Vec<Slot> = self.suspicions.to_dial(now.mono_ms).into_iter().filter(|slot| !self.hears(*slot)).collect();
         for slot in doubted.into_iter().take(room) {
-            if self.dial_slot(slot, now) {
+            let is_dialled = self.table.get(slot).is_some_and(|origin| self.dialler.is_dialling(&origin.id));
+            if is_dialled || self.dial_slot(slot, now) {
                 self.suspicions.dialled(slot);
             }
         }

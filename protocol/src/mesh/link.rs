@@ -186,3 +186,19 @@ impl Unasked {
         has_room
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_for_has_a_bound_that_grows_back() {
+        let mut unasked = Unasked::new(0);
+        assert!(unasked.take(UNASKED_BYTES, 0));
+        assert!(!unasked.take(1, 0));
+        assert!(unasked.take(10 * UNASKED_BYTES_PER_MS as usize, 10));
+        assert!(!unasked.take(1, 10));
+        assert!(!unasked.take(UNASKED_BYTES + 1, u64::MAX), "never more than the bound");
+        assert!(unasked.take(UNASKED_BYTES, u64::MAX));
+    }
+}

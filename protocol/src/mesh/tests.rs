@@ -15,6 +15,7 @@ use crate::record::{Announcement, Cost, Mode, NodeRecord};
 use crate::wire::{self, Blob, DirectVerifier, Frame, Push, Stamp, Suspect};
 
 mod bounds;
+mod ghosts;
 mod revoking;
 
 const WALL_MS: u64 = 1_800_000_000_000;
