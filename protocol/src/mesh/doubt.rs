@@ -59,6 +59,14 @@ impl Mesh {
         }
     }
 
+    /// Tells everyone who offers a way to the accused that it does not answer: they may know no more of it than we do.
+    fn warn(&mut self, slot: Slot) {
+        let offering: Vec<LinkId> = self.distances.offering(slot).collect();
+        for id in offering {
+            self.links.get_mut(&id).into_iter().for_each(|link| _ = link.outbox.suspects.insert(slot.0));
+        }
+    }
+
     /// Asks whoever offers ways to the dead, and dials those who are accused and silent.
     pub(super) fn resolve_doubts(&mut self, now: Now) {
         for slot in self.suspicions.take_asks(now.mono_ms) {
@@ -73,6 +81,7 @@ impl Mesh {
             let is_dialled = self.table.get(slot).is_some_and(|origin| self.dialler.is_dialling(&origin.id));
             if is_dialled || self.dial_slot(slot, now) {
                 self.suspicions.dialled(slot);
+                self.warn(slot);
             }
         }
     }
