@@ -15,6 +15,11 @@ pub enum Action {
     Leave {
         node: u32,
     },
+    /// The mesh's root revokes `node`, and `by` is the first to be told.
+    Revoke {
+        node: u32,
+        by: u32,
+    },
     /// Starts the process again, for the first time too.
     Restart {
         node: u32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use atmo_protocol::config::{FRAME_BYTES_MAX, INTRODUCED_MAX, LINKS_MAX, ORIGINS_MAX};
 use atmo_protocol::gradient::Standing;
-use atmo_protocol::mesh::OriginView;
+use atmo_protocol::mesh::{Mesh, OriginView};
 
 use crate::network::WINDOW_BYTES;
 use crate::truth::{Bounds, Truth};
@@ -12,6 +12,8 @@ use crate::world::World;
 
 /// Nobody honest may be missing from an honest node's routes for longer, whatever adversaries do.
 const ABSENCE_MS_MAX: u64 = 2_000;
+/// Who is revoked is gone from every reachable node after this long.
+const REVOKED_MS_MAX: u64 = 5_000;
 /// Who has run undisturbed for this long is known everywhere.
 const STEADY_MS: u64 = 10_000;
 
@@ -89,6 +91,23 @@ pub fn only_members_are_known(world: &World, observer: u32) -> Vec<String> {
     };
     let strangers = mesh.origins().filter(|origin| is_member(origin).is_none());
     strangers.map(|origin| format!("only members are known: node {observer} counts a record of {}", origin.id.short())).collect()
+}
+
+/// Nobody who was revoked a while ago counts anywhere, or is linked.
+pub fn nobody_revoked_is_known(world: &World, observer: u32) -> Vec<String> {
+    let Some(mesh) = world.mesh_of(observer) else { return Vec::new() };
+    let revoked_at = |number: u32| world.hosts[number as usize].revoked_ms;
+    let is_over = |at_ms: u64| world.now_ms() > at_ms + REVOKED_MS_MAX;
+    let known = mesh.origins().map(|origin| origin.id).chain(mesh.peers()).filter_map(|id| world.number_of(&id));
+    let known = known.filter(|number| revoked_at(*number).is_some_and(is_over));
+    known.map(|number| format!("nobody revoked is known: node {observer} still knows {number}")).collect()
+}
+
+/// Whether nobody who is well knows a node any more.
+pub fn is_forgotten(world: &World, node: u32) -> bool {
+    let id = world.hosts[node as usize].id;
+    let knows = |mesh: &Mesh| mesh.origin(&id).is_some() || mesh.is_linked(&id);
+    !world.well().into_iter().filter_map(|observer| world.mesh_of(observer)).any(knows)
 }
 
 /// Nobody holds a newer record of an honest node than it ever signed.

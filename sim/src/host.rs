@@ -7,7 +7,7 @@ use atmo_capabilities::embed::EmbeddingSpace;
 use atmo_protocol::mesh::{KnownNeighbour, MeshConfig, Now, Snapshot};
 use atmo_protocol::record::{CapabilityBody, Cost, Load, Offered};
 use atmo_protocol::wire::{Body, VerifiedChain};
-use atmo_protocol::{Mode, NodeId, NodeKey, Slug};
+use atmo_protocol::{Mode, NodeId, NodeKey, Revocation, Slug};
 use serde::Deserialize;
 
 use crate::adversary::Adversary;
@@ -75,6 +75,10 @@ pub struct Host {
     pub chain: Arc<VerifiedChain>,
     pub key: NodeKey,
     pub stored_incarnation: u64,
+    /// What it knows to be revoked, on its disk.
+    pub revocations: Vec<Arc<Revocation>>,
+    /// When it was revoked itself.
+    pub revoked_ms: Option<u64>,
     offers: Vec<Model>,
     /// Whom it knows by address: told of before it first started, and the address book on its disk.
     pub introductions: Vec<u32>,
@@ -111,6 +115,8 @@ impl Host {
             chain: Arc::new(chain),
             key,
             stored_incarnation: 0,
+            revocations: Vec::new(),
+            revoked_ms: None,
             offers,
             introductions: Vec::new(),
             book: Vec::new(),
@@ -146,6 +152,7 @@ impl Host {
         self.steady_since_ms = now.mono_ms;
         let mesh = self.mesh_config(draw(seed, Purpose::Life, self.number.into(), self.life.into()));
         let mut node = Coordinator::new(CoordinatorConfig { mesh, space: Arc::clone(space) }, now);
+        node.handle(now, Input::Revoke(self.revocations.clone()));
         node.handle(now, Input::Addresses(vec![self.address()]));
         node.handle(now, Input::Offer(self.offers.clone()));
         node.handle(now, Input::Load(self.loads(seed)));

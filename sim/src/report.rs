@@ -29,6 +29,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// From the last start until every table was right.
     pub formed_ms: Option<u64>,
+    /// From a revocation until nobody knows the revoked.
+    pub revoked_gone_ms: Percentiles,
     pub false_deaths: u64,
     /// Origins that found no room, over all nodes.
     pub refused: u64,
@@ -127,6 +129,9 @@ impl fmt::Display for Report {
         let Spread { mean, p99 } = self.bytes_per_node_s;
         writeln!(f, "steady            {} / {} bytes/s per node (mean / p99)", shown(mean), shown(p99))?;
         writeln!(f, "dead removed      {} ms (p50 / p99)", self.dead_removed_ms)?;
+        if self.revoked_gone_ms.p50().is_some() {
+            writeln!(f, "revoked gone      {} ms (p50 / p99)", self.revoked_gone_ms)?;
+        }
         writeln!(f, "healed            {} ms", shown(self.heal_ms))?;
         writeln!(f, "hops exact        {}", self.hop_exact)?;
         writeln!(f, "table             {} bytes per known node", shown(self.table_bytes))?;

@@ -117,6 +117,7 @@ impl<'a> Run<'a> {
         let mut faults = Vec::new();
         for observer in self.observers.iter().filter(|observer| self.world.is_well(**observer)) {
             faults.extend(checks::only_members_are_known(&self.world, *observer));
+            faults.extend(checks::nobody_revoked_is_known(&self.world, *observer));
             faults.extend(checks::nothing_is_made_up(&self.world, &truth, *observer));
             faults.extend(checks::nothing_is_resurrected(&self.world, *observer, &gone));
             faults.extend(checks::views_are_bounded(&self.world, *observer));

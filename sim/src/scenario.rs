@@ -92,6 +92,13 @@ pub enum Step {
         #[serde(default = "yes")]
         disk: bool,
     },
+    /// Revokes some nodes, each told to a random other first, and times until nobody knows them; where a time to heal is given, walls are
+    /// taken away that long after, and the time counts from then.
+    Revoke {
+        share: f64,
+        within_ms: u64,
+        heal_after_ms: Option<u64>,
+    },
     /// Ends one node after the other, with a goodbye if politely, and starts each again.
     Roll {
         share: f64,
@@ -180,6 +187,7 @@ built_in!(
     "mass-death",
     "split",
     "rolling-restart",
+    "revoked",
     "flapping-link",
     "hostile",
     "sick-observer",

@@ -209,7 +209,8 @@ impl World {
 
     /// Runs, awake, and plays by the rules.
     pub fn is_well(&self, node: u32) -> bool {
-        self.is_running(node) && self.hosts[node as usize].is_honest() && !self.network.barriers.is_asleep(node)
+        let host = &self.hosts[node as usize];
+        self.is_running(node) && host.is_honest() && host.revoked_ms.is_none() && !self.network.barriers.is_asleep(node)
     }
 
     /// Those who are well.

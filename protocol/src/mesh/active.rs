@@ -123,7 +123,9 @@ impl Mesh {
             return;
         }
         let hurry = self.links.is_empty() || !self.active.partial;
-        self.active.heal_at_ms = now.mono_ms + if hurry { REDIAL_INTERVAL_MS } else { HEAL_INTERVAL_MS };
+        let interval_ms = if hurry { REDIAL_INTERVAL_MS } else { HEAL_INTERVAL_MS };
+        // Nodes that lost each other at one moment must not look for each other at one moment.
+        self.active.heal_at_ms = now.mono_ms + interval_ms / 2 + self.rng.random_range(0..=interval_ms);
         let leased = |origin: &Origin<'_>| origin.record.is_some_and(|held| held.record.lease_until_ms > now.wall_ms);
         // In a small mesh the dialler comes back to those that were linked by itself.
         let forgotten = |origin: &Origin<'_>| self.active.partial || !self.dialler.knows(&origin.id);

@@ -48,9 +48,9 @@ impl Mesh {
     }
 
     /// Sends the accusation along ways that are offered to the node, for it to refute.
-    pub(super) fn ask(&mut self, slot: Slot, but: Option<NodeId>) {
+    pub(super) fn ask(&mut self, slot: Slot, but: NodeId) {
         let first = self.distances.next_hop(slot);
-        let open = |id: &LinkId| self.links.get(id).is_some_and(|link| Some(link.peer) != but);
+        let open = |id: &LinkId| self.links.get(id).is_some_and(|link| link.peer != but);
         let others: Vec<LinkId> = self.distances.offering(slot).filter(|id| Some(*id) != first && open(id)).collect();
         let ways: Vec<LinkId> = first.filter(open).into_iter().collect();
         let more = others.into_iter().sample(&mut self.rng, ASK_WAYS - ways.len());
@@ -59,19 +59,19 @@ impl Mesh {
         }
     }
 
-    /// Tells everyone who offers a way to the accused that it does not answer: they may know no more of it than we do.
-    fn warn(&mut self, slot: Slot) {
+    /// Tells everyone who offers a way to the accused that it does not answer: they may know no more of it than we do. Whether anybody does.
+    fn warn(&mut self, slot: Slot) -> bool {
         let offering: Vec<LinkId> = self.distances.offering(slot).collect();
-        for id in offering {
-            self.links.get_mut(&id).into_iter().for_each(|link| _ = link.outbox.suspects.insert(slot.0));
+        for id in &offering {
+            self.links.get_mut(id).into_iter().for_each(|link| _ = link.outbox.suspects.insert(slot.0));
         }
+        !offering.is_empty()
     }
 
     /// Asks whoever offers ways to the dead, and dials those who are accused and silent.
     pub(super) fn resolve_doubts(&mut self, now: Now) {
         for slot in self.suspicions.take_asks(now.mono_ms) {
-            if self.distances.offering(slot).next().is_some() {
-                self.ask(slot, None);
+            if self.warn(slot) {
                 self.suspicions.ask_soon(slot, now.mono_ms);
             }
         }

@@ -85,7 +85,7 @@ impl Mesh {
     pub(super) fn accused_by(&mut self, slot: Slot, by: NodeId, now: Now) {
         self.suspicions.accused(slot, by, now.mono_ms);
         if self.suspicions.may_tell(slot, now.mono_ms) {
-            self.ask(slot, Some(by));
+            self.ask(slot, by);
         }
         self.judge(slot, now);
     }

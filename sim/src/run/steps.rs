@@ -1,7 +1,7 @@
 //! What each [`Step`] does and measures.
 
 use rand::RngExt;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::{Run, STEP_MS};
 use crate::action::Action;
@@ -36,6 +36,7 @@ impl Run<'_> {
             Step::Kill { share, within_ms } => self.kill_some(share, within_ms),
             Step::Converge { within_ms, heal } => self.converge(within_ms, heal),
             Step::Restart { over_ms, disk } => self.restart(over_ms, disk),
+            Step::Revoke { share, within_ms, heal_after_ms } => self.revoke_some(share, within_ms, heal_after_ms),
             Step::Roll { share, every_ms, down_ms, politely } => self.roll(share, every_ms, down_ms, politely),
             Step::Wall { groups, ref walls } => self.world.act(&Action::Wall { groups, walls: walls.clone() }),
             Step::Cut { count, one_way } => self.cut(count, one_way),
@@ -167,6 +168,36 @@ impl Run<'_> {
             self.report.dead_removed_ms.add(took_ms);
         }
         gone
+    }
+
+    fn revoke_some(&mut self, share: f64, within_ms: u64, heal_after_ms: Option<u64>) {
+        let mut revoked = self.some(share);
+        for node in revoked.clone() {
+            let Some(by) = self.well_but(&revoked) else { return };
+            self.world.act(&Action::Revoke { node, by });
+        }
+        if let Some(after_ms) = heal_after_ms {
+            self.advance(after_ms);
+            self.world.act(&Action::Heal);
+            revoked.iter().for_each(|node| self.world.hosts[*node as usize].revoked_ms = Some(self.world.now_ms()));
+        }
+        let begun_ms = self.world.now_ms();
+        while !revoked.is_empty() && self.world.now_ms() <= begun_ms + within_ms {
+            self.advance(ASK_MS);
+            let took_ms = self.world.now_ms() - begun_ms;
+            let (gone, left) = revoked.into_iter().partition::<Vec<u32>, _>(|node| checks::is_forgotten(&self.world, *node));
+            gone.iter().for_each(|_| self.report.revoked_gone_ms.add(took_ms));
+            revoked = left;
+        }
+        for node in revoked {
+            self.world.violate(format!("nobody revoked is known: after {within_ms} ms somebody still knows {node}"));
+        }
+    }
+
+    /// A random node that is well and none of these.
+    fn well_but(&mut self, nodes: &[u32]) -> Option<u32> {
+        let others: Vec<u32> = self.world.well().into_iter().filter(|node| !nodes.contains(node)).collect();
+        others.choose(&mut self.world.rng).copied()
     }
 
     fn restart(&mut self, over_ms: u64, disk: bool) {

@@ -1,6 +1,10 @@
 //! What [`Action`]s do.
 
+use std::sync::Arc;
+
 use atmo_capabilities::coordinator::Input;
+use atmo_protocol::Revocation;
+use atmo_protocol::membership::{Order, Target};
 
 use super::{Event, World};
 use crate::action::Action;
@@ -23,6 +27,7 @@ impl World {
                 self.tell(*node, Input::Leave);
                 self.schedule(now_ms + GOODBYE_MS, Action::Kill { node: *node });
             }
+            Action::Revoke { node, by } => self.revoke(*node, *by),
             Action::Restart { node } => self.queue.add(now_ms, Event::Start { node: *node }),
             Action::RestartWithoutDisk { node } => self.restart_without_disk(*node),
             Action::Cut { from, to } => {
@@ -56,6 +61,24 @@ impl World {
         host.unsigned = Some(host.own_number().unwrap_or_default());
         let text = self.now_ms().to_string();
         self.tell(node, Input::Labels(vec![("published".to_owned(), text)]));
+    }
+
+    fn revoke(&mut self, node: u32, by: u32) {
+        let now_ms = self.now_ms();
+        let order = Order {
+            target: Target::Key(self.hosts[node as usize].id),
+            number: self.hosts.iter().filter(|host| host.revoked_ms.is_some()).count() as u64 + 1,
+            issued_ms: self.now(by).wall_ms,
+            until_ms: u64::MAX,
+            spared: Vec::new(),
+            honoured: Vec::new(),
+            name: self.hosts[node as usize].name(),
+            by: self.hosts[by as usize].name(),
+        };
+        let revocation = Revocation::by_root(&self.root, order).expect("an order within every limit");
+        self.hosts[node as usize].revoked_ms = Some(now_ms);
+        self.meter.excuse(node);
+        self.tell(by, Input::Revoke(vec![Arc::new(revocation)]));
     }
 
     fn kill(&mut self, node: u32) {

@@ -49,7 +49,7 @@ impl World {
                 let Some(peer) = self.number_of(&peer) else { return };
                 self.queue.add(self.now_ms(), Event::Pull { node, peer });
             }
-            mesh::Output::Revocations(_) => {}
+            mesh::Output::Revocations(set) => self.hosts[node as usize].revocations = set.all().cloned().collect(),
             mesh::Output::Remember { node: peer, .. } => {
                 let Some(peer) = self.number_of(&peer) else { return };
                 self.hosts[node as usize].remember(peer, ADDRESS_BOOK_MAX);
