@@ -13,7 +13,7 @@
 //!
 //! State is kept for nodes under suspicion alone. Probes belong to links, and the doubt of a slow observer to the mesh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{ACCUSATION_INTERVAL_MS, ACCUSERS_MAX, ASK_INTERVAL_MS_MAX, DEATH_AFTER_MS, DOUBT_AGE_MS};
 use crate::gradient::{Slot, Standing};
@@ -24,8 +24,8 @@ use crate::mesh::DeathCause;
 #[derive(Clone, Debug, Default)]
 pub struct Suspicions {
     nodes: BTreeMap<Slot, Suspicion>,
-    /// A deadline may have come nearer since it was last asked for.
-    changed: bool,
+    /// When each is to be looked at next.
+    due: BTreeSet<(u64, Slot)>,
 }
 
 /// Evidence against one node; times are monotonic milliseconds.
@@ -39,6 +39,9 @@ struct Suspicion {
     /// It was dialled because somebody accuses it.
     dialled: bool,
     confirmed: Option<Confirmed>,
+    /// When it was last looked at, and when it is next.
+    judged_ms: u64,
+    due_ms: Option<u64>,
 }
 
 /// A death that only a newer record undoes.
@@ -57,40 +60,41 @@ impl Suspicion {
         !silent && self.accusers.is_empty() && self.confirmed.is_none()
     }
 
-    /// Somebody accuses it, and there is a way to it nevertheless.
+    /// There is a way to it nevertheless.
     fn is_contested(&self) -> bool {
         self.unreachable_since.is_none() && self.confirmed.is_none()
     }
 
-    /// When to see for oneself.
-    fn dial_at(&self) -> Option<u64> {
-        let accused = self.accusers.values().min().copied();
-        accused.filter(|_| self.is_contested() && !self.dialled && self.silent_since.is_none()).map(|since| since + DOUBT_AGE_MS)
+    fn accused_since(&self) -> Option<u64> {
+        self.accusers.values().min().copied()
     }
 
-    /// Deadlines at which the standing may change.
-    fn deadlines(&self) -> impl Iterator<Item = u64> {
-        let accused = self.accusers.values().min().copied();
-        let deaths = [self.silent_since, self.unreachable_since, accused].map(|since| Some(since? + DEATH_AFTER_MS));
+    /// When to see for oneself.
+    fn dial_at(&self) -> Option<u64> {
+        let is_open = self.is_contested() && !self.dialled && self.silent_since.is_none();
+        self.accused_since().filter(|_| is_open).map(|since| since + DOUBT_AGE_MS)
+    }
+
+    /// The next moment at which something may change or is to be said again.
+    fn next_ms(&self) -> Option<u64> {
+        let deaths = [self.silent_since, self.unreachable_since, self.accused_since()].map(|since| Some(since? + DEATH_AFTER_MS));
         let asks = self.confirmed.and_then(|confirmed| confirmed.ask_at_ms);
-        deaths.into_iter().chain([self.dial_at(), asks]).flatten()
+        let once = deaths.into_iter().chain([asks]).flatten().filter(|at_ms| *at_ms > self.judged_ms);
+        let accuses = self.silent_since.filter(|_| self.is_contested());
+        let again = [self.dial_at(), accuses].into_iter().flatten();
+        let again = again.map(|at_ms| if at_ms > self.judged_ms { at_ms } else { self.judged_ms + ACCUSATION_INTERVAL_MS });
+        once.chain(again).min()
     }
 }
 
 impl Suspicions {
     /// Our own link to the node went silent or broke.
     pub fn silent(&mut self, slot: Slot, now_ms: u64) {
-        self.changed = true;
-        self.nodes.entry(slot).or_default().silent_since.get_or_insert(now_ms);
+        self.add(slot, |suspicion| _ = suspicion.silent_since.get_or_insert(now_ms));
     }
 
-    /// Our own link to the node is alive: silence and what others say are refuted.
-    pub fn heard(&mut self, slot: Slot) {
-        self.newer_record(slot);
-    }
-
-    /// A newer record, signed by the node, came in.
-    pub fn newer_record(&mut self, slot: Slot) {
+    /// The node was heard, or a newer record of it: silence and what others say are refuted.
+    pub fn refuted(&mut self, slot: Slot) {
         self.amend(slot, |suspicion| {
             suspicion.silent_since = None;
             suspicion.accusers.clear();
@@ -99,28 +103,27 @@ impl Suspicions {
         });
     }
 
-    /// Whether there is a path to the node. Where there is none for long, silence of a former link says nothing more.
+    /// Whether there is a path to the node. Where there was none for long, nothing that was said before says anything more.
     pub fn reachable(&mut self, slot: Slot, reachable: bool, now_ms: u64) {
-        if reachable {
-            self.amend(slot, |suspicion| {
-                if suspicion.unreachable_since.take().is_some_and(|since| now_ms >= since + DEATH_AFTER_MS) {
-                    suspicion.silent_since = None;
-                }
-            });
-        } else {
-            let suspicion = self.nodes.entry(slot).or_default();
-            self.changed |= suspicion.unreachable_since.is_none();
-            suspicion.unreachable_since.get_or_insert(now_ms);
+        if !reachable {
+            self.add(slot, |suspicion| _ = suspicion.unreachable_since.get_or_insert(now_ms));
+            return;
         }
+        self.amend(slot, |suspicion| {
+            if suspicion.unreachable_since.take().is_some_and(|since| now_ms >= since + DEATH_AFTER_MS) {
+                suspicion.silent_since = None;
+                suspicion.accusers.clear();
+            }
+        });
     }
 
     /// A linked peer says that it hears nothing of the node.
     pub fn accused(&mut self, slot: Slot, by: NodeId, now_ms: u64) {
-        let suspicion = self.nodes.entry(slot).or_default();
-        if suspicion.accusers.len() < ACCUSERS_MAX {
-            suspicion.accusers.entry(by).or_insert(now_ms);
-            self.changed = true;
-        }
+        self.add(slot, |suspicion| {
+            if suspicion.accusers.len() < ACCUSERS_MAX {
+                suspicion.accusers.entry(by).or_insert(now_ms);
+            }
+        });
     }
 
     /// Whether the accused may be told (again) now; counts as told.
@@ -136,7 +139,7 @@ impl Suspicions {
     /// Others know of the death too.
     pub fn confirm(&mut self, slot: Slot, cause: DeathCause) {
         let confirmed = Confirmed { cause, ask_at_ms: None, asked_ms: 0, pause_ms: 0 };
-        self.nodes.entry(slot).or_default().confirmed.get_or_insert(confirmed);
+        self.add(slot, |suspicion| _ = suspicion.confirmed.get_or_insert(confirmed));
     }
 
     pub fn is_confirmed(&self, slot: Slot) -> bool {
@@ -145,37 +148,34 @@ impl Suspicions {
 
     /// Somebody offers a way to a node whose death is confirmed: it is to be asked, at once or a while after the last time.
     pub fn ask_soon(&mut self, slot: Slot, now_ms: u64) {
-        let Some(confirmed) = self.nodes.get_mut(&slot).and_then(|suspicion| suspicion.confirmed.as_mut()) else { return };
-        let at_ms = (now_ms + 1).max(confirmed.asked_ms + confirmed.pause_ms);
-        self.changed |= confirmed.ask_at_ms.is_none();
-        confirmed.ask_at_ms.get_or_insert(at_ms);
-    }
-
-    /// Nodes whose death is confirmed and to whom somebody may offer a way; they count as asked.
-    pub fn take_asks(&mut self, now_ms: u64) -> Vec<Slot> {
-        let mut due = Vec::new();
-        for (slot, suspicion) in &mut self.nodes {
-            let Some(confirmed) = suspicion.confirmed.as_mut() else { continue };
-            if confirmed.ask_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-                confirmed.ask_at_ms = None;
-                confirmed.asked_ms = now_ms;
-                confirmed.pause_ms = (confirmed.pause_ms * 2).clamp(ACCUSATION_INTERVAL_MS, ASK_INTERVAL_MS_MAX);
-                due.push(*slot);
+        self.amend(slot, |suspicion| {
+            if let Some(confirmed) = suspicion.confirmed.as_mut() {
+                confirmed.ask_at_ms.get_or_insert((now_ms + 1).max(confirmed.asked_ms + confirmed.pause_ms));
             }
-        }
-        due
+        });
     }
 
-    /// Nodes that somebody accuses and that did not refute it, although there is a way to them.
-    pub fn to_dial(&self, now_ms: u64) -> Vec<Slot> {
-        let due = |suspicion: &Suspicion| suspicion.dial_at().is_some_and(|at_ms| at_ms <= now_ms);
-        self.nodes.iter().filter(|(_, suspicion)| due(suspicion)).map(|(slot, _)| *slot).collect()
+    /// Whether it is time to ask those who offer a way to a node whose death is confirmed; counts as asked.
+    pub fn take_ask(&mut self, slot: Slot, now_ms: u64) -> bool {
+        let mut is_due = false;
+        self.amend(slot, |suspicion| {
+            let Some(confirmed) = suspicion.confirmed.as_mut() else { return };
+            if confirmed.ask_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+                let pause_ms = (confirmed.pause_ms * 2).clamp(ACCUSATION_INTERVAL_MS, ASK_INTERVAL_MS_MAX);
+                *confirmed = Confirmed { ask_at_ms: None, asked_ms: now_ms, pause_ms, ..*confirmed };
+                is_due = true;
+            }
+        });
+        is_due
+    }
+
+    /// Whether somebody accuses the node and it did not refute that, although there is a way to it: it is to be dialled.
+    pub fn is_to_be_dialled(&self, slot: Slot, now_ms: u64) -> bool {
+        self.nodes.get(&slot).and_then(Suspicion::dial_at).is_some_and(|at_ms| at_ms <= now_ms)
     }
 
     pub fn dialled(&mut self, slot: Slot) {
-        if let Some(suspicion) = self.nodes.get_mut(&slot) {
-            suspicion.dialled = true;
-        }
+        self.amend(slot, |suspicion| suspicion.dialled = true);
     }
 
     /// The accused was dialled and did not answer, nor did it refute anything meanwhile.
@@ -183,10 +183,9 @@ impl Suspicions {
         self.nodes.get(&slot).is_some_and(|suspicion| suspicion.dialled && !suspicion.accusers.is_empty())
     }
 
-    /// Nodes that we ourselves hear nothing of although others say there is a path: they are to be told.
-    pub fn to_accuse(&self) -> Vec<Slot> {
-        let contested = |suspicion: &Suspicion| suspicion.silent_since.is_some() && suspicion.is_contested();
-        self.nodes.iter().filter(|(_, suspicion)| contested(suspicion)).map(|(slot, _)| *slot).collect()
+    /// Whether we ourselves hear nothing of the node although others say there is a path: it is to be told.
+    pub fn is_to_be_accused(&self, slot: Slot) -> bool {
+        self.nodes.get(&slot).is_some_and(|suspicion| suspicion.silent_since.is_some() && suspicion.is_contested())
     }
 
     /// The standing that the evidence amounts to. `neighbours` are the short ids that the node's own record names, `me` is ours.
@@ -199,7 +198,7 @@ impl Suspicions {
             Standing::Dead(DeathCause::Unreachable)
         } else if lasted(suspicion.silent_since) {
             Standing::Dead(DeathCause::Silent)
-        } else if lasted(suspicion.accusers.values().min().copied()) && suspicion.condemned(neighbours, me) {
+        } else if lasted(suspicion.accused_since()) && suspicion.condemned(neighbours, me) {
             Standing::Dead(DeathCause::Accused)
         } else if suspicion.silent_since.is_some() || suspicion.unreachable_since.is_some() {
             Standing::Suspected
@@ -208,33 +207,42 @@ impl Suspicions {
         }
     }
 
-    /// Whether [`Suspicions::next_ms`] is worth asking again: it looks at every suspicion.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// When [`Suspicions::take_due`] next has something.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.due.first().map(|(at_ms, _)| *at_ms)
     }
 
-    /// When a standing may next change, or an accusation is to be repeated.
-    pub fn next_ms(&self, now_ms: u64) -> Option<u64> {
-        let deaths = self.nodes.values().flat_map(Suspicion::deadlines).filter(|at| *at > now_ms).min();
-        let repeat = (!self.to_accuse().is_empty()).then_some(now_ms + ACCUSATION_INTERVAL_MS);
-        deaths.into_iter().chain(repeat).min()
-    }
-
-    /// Every node that there is evidence against.
-    pub fn slots(&self) -> Vec<Slot> {
-        self.nodes.keys().copied().collect()
+    /// Nodes whose standing may have changed by now, or of whom something is to be said again.
+    pub fn take_due(&mut self, now_ms: u64) -> Vec<Slot> {
+        let due: Vec<Slot> = self.due.iter().take_while(|(at_ms, _)| *at_ms <= now_ms).map(|(_, slot)| *slot).collect();
+        for slot in &due {
+            self.amend(*slot, |suspicion| suspicion.judged_ms = now_ms);
+        }
+        due
     }
 
     pub fn forget(&mut self, slot: Slot) {
-        self.nodes.remove(&slot);
+        if let Some(due_ms) = self.nodes.remove(&slot).and_then(|suspicion| suspicion.due_ms) {
+            self.due.remove(&(due_ms, slot));
+        }
+    }
+
+    fn add(&mut self, slot: Slot, change: impl FnOnce(&mut Suspicion)) {
+        self.nodes.entry(slot).or_default();
+        self.amend(slot, change);
     }
 
     fn amend(&mut self, slot: Slot, change: impl FnOnce(&mut Suspicion)) {
         let Some(suspicion) = self.nodes.get_mut(&slot) else { return };
-        self.changed = true;
         change(suspicion);
+        let next_ms = suspicion.next_ms();
+        if next_ms != suspicion.due_ms {
+            suspicion.due_ms.into_iter().for_each(|due_ms| _ = self.due.remove(&(due_ms, slot)));
+            next_ms.into_iter().for_each(|next_ms| _ = self.due.insert((next_ms, slot)));
+            suspicion.due_ms = next_ms;
+        }
         if suspicion.is_over() {
-            self.nodes.remove(&slot);
+            self.forget(slot);
         }
     }
 }
@@ -277,9 +285,9 @@ mod tests {
         suspicions.silent(X, 100);
         assert_eq!(standing(&suspicions, 100), Standing::Suspected);
         assert_eq!(standing(&suspicions, 100 + DEATH_AFTER_MS), Standing::Dead(DeathCause::Silent));
-        suspicions.newer_record(X);
+        suspicions.refuted(X);
         assert_eq!(standing(&suspicions, 9_999), Standing::Alive);
-        assert!(suspicions.slots().is_empty());
+        assert_eq!(suspicions.next_ms(), None);
     }
 
     #[test]

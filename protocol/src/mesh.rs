@@ -264,9 +264,7 @@ impl Mesh {
             self.distance_changed(slot, now);
         }
         self.timers.put(Timer::Holds, self.distances.release_at_ms());
-        if self.suspicions.take_changed() {
-            self.arm_verdicts(now);
-        }
+        self.timers.put(Timer::Verdicts, self.suspicions.next_ms());
         self.arm_dial();
         self.announce_sends(now);
         if std::mem::take(&mut self.roster_changed) {

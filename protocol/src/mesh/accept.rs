@@ -163,6 +163,8 @@ impl Mesh {
     /// A newer record takes its place, and is news to every link that did not bring it and is not a neighbour of its origin.
     pub(super) fn put_record(&mut self, slot: Slot, announcement: Arc<Announcement>, from: Option<LinkId>, now: Now) {
         let before = self.table.put_record(slot, Arc::clone(&announcement));
+        // Accusations under way are of the record before.
+        self.links.values_mut().for_each(|link| _ = link.outbox.suspects.remove(slot.0));
         if self.chains.settle(slot, &announcement.record.certificate) {
             self.links.values_mut().for_each(|link| _ = link.outbox.has_chains.remove(slot.0));
         }

@@ -43,7 +43,7 @@ impl Mesh {
 
     /// The node itself was heard, or something newer that it signed: whatever spoke against it is refuted.
     pub(super) fn refuted(&mut self, slot: Slot, now: Now) {
-        self.suspicions.newer_record(slot);
+        self.suspicions.refuted(slot);
         self.distances.pardon(slot, now.mono_ms);
     }
 
@@ -68,18 +68,15 @@ impl Mesh {
         !offering.is_empty()
     }
 
-    /// Asks whoever offers ways to the dead, and dials those who are accused and silent.
-    pub(super) fn resolve_doubts(&mut self, now: Now) {
-        for slot in self.suspicions.take_asks(now.mono_ms) {
-            if self.warn(slot) {
-                self.suspicions.ask_soon(slot, now.mono_ms);
-            }
+    /// Asks whoever offers ways to a dead node, and dials one that is accused and does not refute it.
+    pub(super) fn resolve_doubt(&mut self, slot: Slot, now: Now) {
+        if self.suspicions.take_ask(slot, now.mono_ms) && self.warn(slot) {
+            self.suspicions.ask_soon(slot, now.mono_ms);
         }
-        let room = DIALS_IN_FLIGHT_MAX.saturating_sub(self.dialler.in_flight());
-        let doubted: Vec<Slot> = self.suspicions.to_dial(now.mono_ms).into_iter().filter(|slot| !self.hears(*slot)).collect();
-        for slot in doubted.into_iter().take(room) {
+        if self.suspicions.is_to_be_dialled(slot, now.mono_ms) && !self.hears(slot) {
             let is_dialled = self.table.get(slot).is_some_and(|origin| self.dialler.is_dialling(&origin.id));
-            if is_dialled || self.dial_slot(slot, now) {
+            let has_room = self.dialler.in_flight() < DIALS_IN_FLIGHT_MAX;
+            if is_dialled || has_room && self.dial_slot(slot, now) {
                 self.suspicions.dialled(slot);
                 self.warn(slot);
             }

@@ -106,9 +106,10 @@ impl Mesh {
         let Some(number) = self.table.record(self.me).map(|held| held.stamp().number()) else { return };
         if number > accused {
             self.links.values_mut().for_each(|link| _ = link.outbox.records.insert(self.me.0));
-        } else if number == accused && now.mono_ms >= self.refuted_ms + ACCUSATION_INTERVAL_MS {
-            self.refuted_ms = now.mono_ms;
-            self.want_sign(RECORD_COALESCE_MS, now);
+        } else if number == accused && now.mono_ms >= self.refuted_ms {
+            let wait_ms = (self.refuted_ms + ACCUSATION_INTERVAL_MS).saturating_sub(now.mono_ms).max(RECORD_COALESCE_MS);
+            self.refuted_ms = now.mono_ms + wait_ms;
+            self.want_sign(wait_ms, now);
         }
     }
 }

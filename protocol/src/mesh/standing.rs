@@ -96,19 +96,12 @@ impl Mesh {
     }
 
     pub(super) fn judge_suspects(&mut self, now: Now) {
-        for slot in self.suspicions.to_accuse() {
-            self.accuse(slot, now);
-        }
-        self.resolve_doubts(now);
-        for slot in self.suspicions.slots() {
+        for slot in self.suspicions.take_due(now.mono_ms) {
+            if self.suspicions.is_to_be_accused(slot) {
+                self.accuse(slot, now);
+            }
+            self.resolve_doubt(slot, now);
             self.judge(slot, now);
-        }
-        self.arm_verdicts(now);
-    }
-
-    pub(super) fn arm_verdicts(&mut self, now: Now) {
-        if let Some(at_ms) = self.suspicions.next_ms(now.mono_ms) {
-            self.timers.sooner(Timer::Verdicts, at_ms);
         }
     }
 
