@@ -291,6 +291,11 @@ impl Distances {
         self.vectors.iter().filter(move |(_, vector)| vector.offers(slot) < UNREACHABLE).map(|(link, _)| *link)
     }
 
+    /// The link whose peer offers the shortest way to `slot`, believed or not.
+    pub fn nearest_offer(&self, slot: Slot) -> Option<LinkId> {
+        self.offering(slot).min_by_key(|link| self.vectors.get(link).map(|vector| (vector.offers(slot), vector.rtt_ms)))
+    }
+
     /// When to call [`Distances::release`].
     pub fn release_at_ms(&self) -> Option<u64> {
         self.release_at_ms

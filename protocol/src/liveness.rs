@@ -155,18 +155,18 @@ impl Suspicions {
         });
     }
 
-    /// Whether it is time to ask those who offer a way to a node whose death is confirmed; counts as asked.
-    pub fn take_ask(&mut self, slot: Slot, now_ms: u64) -> bool {
-        let mut is_due = false;
+    /// Whether it is time to ask those who offer a way to a node whose death is confirmed, and was before; counts as asked.
+    pub fn take_ask(&mut self, slot: Slot, now_ms: u64) -> Option<bool> {
+        let mut asked_before = None;
         self.amend(slot, |suspicion| {
             let Some(confirmed) = suspicion.confirmed.as_mut() else { return };
             if confirmed.ask_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
                 let pause_ms = (confirmed.pause_ms * 2).clamp(ACCUSATION_INTERVAL_MS, ASK_INTERVAL_MS_MAX);
                 *confirmed = Confirmed { ask_at_ms: None, asked_ms: now_ms, pause_ms, ..*confirmed };
-                is_due = true;
+                asked_before = Some(pause_ms > ACCUSATION_INTERVAL_MS);
             }
         });
-        is_due
+        asked_before
     }
 
     /// Whether somebody accuses the node and it did not refute that, although there is a way to it: it is to be dialled.

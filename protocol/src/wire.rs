@@ -31,6 +31,7 @@ pub enum Frame {
     Digest(Digest),
     Fetch(Fetch),
     Distances(Distances),
+    Ways(Ways),
     Loads(Loads),
     Probe(Probe),
     ProbeReply(Probe),
@@ -112,6 +113,17 @@ pub struct Distances {
     /// The first frame of a whole vector: what was told before on this link is void.
     pub whole: bool,
     pub entries: Vec<(NodeId, u8)>,
+}
+
+/// What [`Distances`] say, in few bytes: the receiver holds a record of most origins, and knows them by less than an id. Takes their place;
+/// they are still understood.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Ways {
+    /// The first frame of a whole vector: what was told before on this link is void.
+    pub whole: bool,
+    pub entries: Vec<(NodeId, u8)>,
+    /// Of origins whose record went over this link, by the first eight bytes of their ids.
+    pub known: Vec<([u8; 8], u8)>,
 }
 
 /// How busy capabilities are, as the last release says it.
@@ -271,6 +283,7 @@ const KIND_ALIVE: u8 = 11;
 const KIND_BUSY: u8 = 12;
 const KIND_HAVE: u8 = 13;
 const KIND_REVOCATIONS: u8 = 10;
+const KIND_WAYS: u8 = 14;
 
 /// Reads one frame. Signatures in it are not looked at yet.
 pub fn decode(bytes: &[u8]) -> Result<Unverified, FrameError> {
@@ -284,6 +297,7 @@ impl Frame {
             Self::Digest(body) => framed(KIND_DIGEST, body),
             Self::Fetch(body) => framed(KIND_FETCH, body),
             Self::Distances(body) => framed(KIND_DISTANCES, body),
+            Self::Ways(body) => framed(KIND_WAYS, body),
             Self::Loads(body) => framed(KIND_LOADS, body),
             Self::Probe(body) => framed(KIND_PROBE, body),
             Self::ProbeReply(body) => framed(KIND_PROBE_REPLY, body),
@@ -309,6 +323,7 @@ impl Frame {
             KIND_DIGEST => Self::Digest(payload_of(kind, payload)?),
             KIND_FETCH => Self::Fetch(payload_of(kind, payload)?),
             KIND_DISTANCES => Self::Distances(payload_of(kind, payload)?),
+            KIND_WAYS => Self::Ways(payload_of(kind, payload)?),
             KIND_LOADS => Self::Loads(payload_of(kind, payload)?),
             KIND_PROBE => Self::Probe(payload_of(kind, payload)?),
             KIND_PROBE_REPLY => Self::ProbeReply(payload_of(kind, payload)?),

@@ -10,7 +10,7 @@ use atmo_protocol::envelope::kind;
 use atmo_protocol::membership::{Roles, issue_from_root};
 use atmo_protocol::mesh::Now;
 use atmo_protocol::record::{Announcement, NODE_RECORD_BYTES_MAX, NodeRecord};
-use atmo_protocol::wire::{Blob, Digest, Distances, Frame, Loads, Push, RangeDigest, Stamp, Suspect, VerifiedChain};
+use atmo_protocol::wire::{Blob, Busy, Digest, Frame, Push, RangeDigest, Stamp, Suspect, VerifiedChain, Ways};
 use atmo_protocol::{Envelope, MeshId, NodeId, NodeKey, codec};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
@@ -22,8 +22,8 @@ use crate::host::Host;
 
 const RECORD_VERSION: u8 = 1;
 const KIND_PUSH: u8 = 1;
-const KIND_DISTANCES: u8 = 4;
-const KIND_LOADS: u8 = 5;
+const KIND_BUSY: u8 = 12;
+const KIND_WAYS: u8 = 14;
 /// Records that are kept to be shown again, or forged.
 const KEPT_MAX: usize = 64;
 /// How many records and how large digests a flooder sends each time it acts.
@@ -169,8 +169,8 @@ impl Adversary {
     /// What is really sent in place of a frame of its honest half.
     pub fn outgoing(&mut self, to: u32, bytes: Vec<u8>) -> Vec<Vec<u8>> {
         match (self.kind, bytes.first()) {
-            (Kind::NearLiar | Kind::RandomLiar, Some(&KIND_DISTANCES)) => vec![self.lie_about_distance(bytes)],
-            (Kind::LoadLiar, Some(&KIND_LOADS)) => vec![lie_about_load(bytes)],
+            (Kind::NearLiar | Kind::RandomLiar, Some(&KIND_WAYS)) => vec![self.lie_about_distance(bytes)],
+            (Kind::LoadLiar, Some(&KIND_BUSY)) => vec![lie_about_load(bytes)],
             (Kind::Eclipse, Some(&KIND_PUSH)) => self.own_records_alone(&bytes).into_iter().collect(),
             (Kind::Equivocator, Some(&KIND_PUSH)) if to.is_multiple_of(2) => vec![self.second_face(bytes)],
             _ => vec![bytes],
@@ -202,15 +202,16 @@ impl Adversary {
     }
 
     fn lie_about_distance(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        let Some(mut told) = payload::<Distances>(KIND_DISTANCES, &bytes) else { return bytes };
-        for (_, hops) in &mut told.entries {
+        let Some(mut told) = payload::<Ways>(KIND_WAYS, &bytes) else { return bytes };
+        let hops = told.entries.iter_mut().map(|(_, hops)| hops).chain(told.known.iter_mut().map(|(_, hops)| hops));
+        for hops in hops {
             self.sequence += 1;
             *hops = match self.kind {
                 Kind::NearLiar => 1,
                 _ => between(self.sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15), 1, HOPS_CLAIMED_MAX) as u8,
             };
         }
-        Frame::Distances(told).encode()
+        Frame::Ways(told).encode()
     }
 
     /// Of a push, what concerns itself; nothing where nothing does.
@@ -310,11 +311,11 @@ fn accuse(scene: &Scene<'_>, ring: &mut Ring) -> Vec<Attack> {
 }
 
 fn lie_about_load(bytes: Vec<u8>) -> Vec<u8> {
-    let Some(mut told) = payload::<Loads>(KIND_LOADS, &bytes) else { return bytes };
-    for (_, load) in told.nodes.iter_mut().flat_map(|node| &mut node.loads) {
+    let Some(mut told) = payload::<Busy>(KIND_BUSY, &bytes) else { return bytes };
+    for load in told.nodes.iter_mut().flat_map(|node| &mut node.loads) {
         (load.running, load.waiting, load.slots) = (0, 0, u16::MAX);
     }
-    Frame::Loads(told).encode()
+    Frame::Busy(told).encode()
 }
 
 /// As many stamps of nodes that do not exist as fit into a frame.
@@ -387,10 +388,11 @@ mod tests {
     #[test]
     fn a_liar_is_near_to_everything_and_says_the_rest_as_it_is() {
         let mut liar = Adversary::new(Kind::NearLiar, key(1));
-        let told = Frame::Distances(Distances { whole: true, entries: vec![(key(2).id(), 7), (key(3).id(), 32)] });
+        let told = Ways { whole: true, entries: vec![(key(2).id(), 7)], known: vec![([3; 8], 32)] };
+        let told = Frame::Ways(told);
         let said = liar.outgoing(5, told.encode());
-        let lie = payload::<Distances>(KIND_DISTANCES, &said[0]).expect("distances");
-        assert!(lie.whole && lie.entries.iter().all(|(_, hops)| *hops == 1));
+        let lie = payload::<Ways>(KIND_WAYS, &said[0]).expect("distances");
+        assert_eq!((lie.whole, lie.entries[0].1, lie.known[0].1), (true, 1, 1));
         assert_eq!(liar.outgoing(5, push(&[&key(2)])), [push(&[&key(2)])]);
     }
 

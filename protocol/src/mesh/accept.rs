@@ -193,7 +193,8 @@ impl Mesh {
             self.spread.news += 1;
             self.bootstrap_goes_on(from, now);
         }
-        self.spread(slot, before.is_none(), from, now);
+        let is_new_life = before.as_ref().is_none_or(|before| before.record.incarnation < announcement.record.incarnation);
+        self.spread(slot, is_new_life, from, now);
         self.want_bodies(&announcement, now);
         self.learn_addresses(slot, before.as_deref(), &announcement, now);
     }

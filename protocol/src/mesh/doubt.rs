@@ -68,10 +68,19 @@ impl Mesh {
         !offering.is_empty()
     }
 
+    /// Asks one of those who offer a way to a dead node: who lives again is known to all of them.
+    fn ask_nearest(&mut self, slot: Slot) -> bool {
+        let nearest = self.distances.nearest_offer(slot).and_then(|id| self.links.get_mut(&id));
+        nearest.map(|link| link.outbox.suspects.insert(slot.0)).is_some()
+    }
+
     /// Asks whoever offers ways to a dead node, and dials one that is accused and does not refute it.
     pub(super) fn resolve_doubt(&mut self, slot: Slot, now: Now) {
-        if self.suspicions.take_ask(slot, now.mono_ms) && self.warn(slot) {
-            self.suspicions.ask_soon(slot, now.mono_ms);
+        if let Some(again) = self.suspicions.take_ask(slot, now.mono_ms) {
+            let asked = if again { self.warn(slot) } else { self.ask_nearest(slot) };
+            if asked {
+                self.suspicions.ask_soon(slot, now.mono_ms);
+            }
         }
         if self.suspicions.is_to_be_dialled(slot, now.mono_ms) && !self.hears(slot) {
             let is_dialled = self.table.get(slot).is_some_and(|origin| self.dialler.is_dialling(&origin.id));

@@ -8,7 +8,7 @@ use crate::config::{ACCUSATION_INTERVAL_MS, INTRODUCED_MAX, RECORD_COALESCE_MS, 
 use crate::distance::LinkId;
 use crate::gradient::Slot;
 use crate::identity::NodeId;
-use crate::wire::{Content, Distances, Frame, Suspect, Verified};
+use crate::wire::{Content, Distances, Frame, Suspect, Verified, Ways};
 
 impl Mesh {
     pub(super) fn receive(&mut self, peer: NodeId, frame: Verified, now: Now) {
@@ -31,7 +31,10 @@ impl Mesh {
             Frame::Push(_) | Frame::Revocations(_) => self.blame_peer(peer, Blame::BadFrame, now),
             Frame::Digest(digest) => self.receive_digest(id, digest, now),
             Frame::Fetch(fetch) => self.receive_fetch(id, fetch),
-            Frame::Distances(distances) => self.receive_distances(id, distances, now),
+            Frame::Distances(Distances { whole, entries }) => {
+                self.receive_ways(id, Ways { whole, entries, known: Vec::new() }, now);
+            }
+            Frame::Ways(ways) => self.receive_ways(id, ways, now),
             Frame::Loads(loads) => loads.nodes.into_iter().for_each(|node| self.receive_loads(peer, node, now)),
             Frame::Probe(probe) => {
                 if let Some(link) = self.links.get_mut(&id) {
@@ -52,17 +55,27 @@ impl Mesh {
         }
     }
 
-    fn receive_distances(&mut self, id: LinkId, distances: Distances, now: Now) {
-        if distances.whole {
+    fn receive_ways(&mut self, id: LinkId, ways: Ways, now: Now) {
+        if ways.whole {
             self.distances.forget_heard(id, now.mono_ms);
         }
-        for (origin, hops) in distances.entries {
+        for (origin, hops) in ways.entries {
             if let Some(slot) = self.slot_told(id, origin, hops) {
-                let before = self.distances.dependence(id, slot);
-                self.distances.heard(id, slot, hops, now.mono_ms);
-                self.way_told(id, slot, before, hops, now);
+                self.receive_way(id, slot, hops, now);
             }
         }
+        for (short, hops) in ways.known {
+            let known = self.table.slot_of_short(u64::from_be_bytes(short)).filter(|slot| self.table.has_record(*slot));
+            if let Some(slot) = known {
+                self.receive_way(id, slot, hops, now);
+            }
+        }
+    }
+
+    fn receive_way(&mut self, id: LinkId, slot: Slot, hops: u8, now: Now) {
+        let before = self.distances.dependence(id, slot);
+        self.distances.heard(id, slot, hops, now.mono_ms);
+        self.way_told(id, slot, before, hops, now);
     }
 
     /// The slot of an origin that a link tells a distance of. Those without a record count against every link that tells of them, whoever

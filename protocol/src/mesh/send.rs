@@ -6,9 +6,10 @@ use super::{Mesh, Slot};
 use crate::config::{DISTANCES_GATHERED_MS, FRAME_BYTES_MAX, HAVE_MAX, RANGE_LISTED_MAX};
 use crate::distance::LinkId;
 use crate::identity::NodeId;
+use crate::liveness::short_number;
 use crate::record::{BODY_BYTES_MAX, NODE_RECORD_BYTES_MAX};
 use crate::timers::Timer;
-use crate::wire::{Alive, Digest, Distances, Frame, Probe, Push, Suspect};
+use crate::wire::{Alive, Digest, Frame, Probe, Push, Suspect, Ways};
 
 /// Encoded bytes of one distance: an id and a byte.
 const DISTANCE_BYTES: usize = 33;
@@ -193,8 +194,17 @@ impl Mesh {
         if !self.distances.wants_to_tell(id) {
             self.links.get_mut(&id)?.distances_at_ms = now.mono_ms + DISTANCES_GATHERED_MS;
         }
-        let entries = told.into_iter().filter_map(|(slot, hops)| Some((table.get(slot)?.id, hops))).collect();
-        Some(Frame::Distances(Distances { whole, entries }))
+        let outbox = &self.links.get(&id)?.outbox;
+        let mut ways = Ways { whole, ..Ways::default() };
+        for (slot, hops) in told {
+            let Some(origin) = table.get(slot).map(|origin| origin.id) else { continue };
+            if outbox.has_records.contains(slot.0) {
+                ways.known.push((short_number(&origin).to_be_bytes(), hops));
+            } else {
+                ways.entries.push((origin, hops));
+            }
+        }
+        Some(Frame::Ways(ways))
     }
 
     fn fetch_frame(&mut self, id: LinkId) -> Option<Frame> {

@@ -54,7 +54,8 @@ pub struct SpreadCount {
 }
 
 impl Mesh {
-    /// A record of `slot` is news since now; `from` brought it, or it is our own.
+    /// A record of `slot` is news since now; `from` brought it, or it is our own. `first`: of this life of its node. Then it may be in no
+    /// tree yet, and is named to neighbours without a way by its distance: a flood would bring it to everyone many times.
     pub(super) fn spread(&mut self, slot: Slot, first: bool, from: Option<LinkId>, now: Now) {
         self.recent.note(slot, now.mono_ms);
         let mut others = Vec::new();

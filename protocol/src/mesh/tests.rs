@@ -239,7 +239,8 @@ fn news_goes_down_the_tree_of_its_origin() {
     let gathered = at(DISTANCES_GATHERED_MS);
     rig.wait(gathered);
     let named = rig.say(&b, gathered);
-    assert!(named.contains(&Frame::Distances(wire::Distances { whole: false, entries: vec![(origin.id(), 2)] })), "{named:?}");
+    let ways = wire::Ways { whole: false, entries: vec![(origin.id(), 2)], known: Vec::new() };
+    assert!(named.contains(&Frame::Ways(ways)), "{named:?}");
     let unseen = wire::Distances { whole: false, entries: vec![(origin.id(), crate::distance::THROUGH_YOU_UNSEEN)] };
     rig.hear(&b, &Frame::Distances(unseen), at(62));
     assert_eq!(rig.records_said(&b, at(62)), [origin.record(1)], "who depends on us asks");

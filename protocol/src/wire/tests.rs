@@ -44,6 +44,7 @@ fn every_frame() -> Vec<(&'static str, Frame)> {
             }),
         ),
         ("frame-distances", Frame::Distances(Distances { whole: true, entries: vec![(id(1), 1), (id(2), 32)] })),
+        ("frame-ways", Frame::Ways(Ways { whole: false, entries: vec![(id(1), 1)], known: vec![([2; 8], 3), ([4; 8], 33)] })),
         ("frame-loads", Frame::Loads(Loads { nodes })),
         ("frame-probe", Frame::Probe(Probe { nonce: 70_000 })),
         ("frame-probe-reply", Frame::ProbeReply(Probe { nonce: 70_000 })),

@@ -36,8 +36,13 @@ fn accusation(of: &Peer) -> Frame {
 }
 
 fn offers(frames: &[Frame], of: &Peer) -> bool {
-    let told = frames.iter().filter_map(|frame| if let Frame::Distances(told) = frame { Some(told) } else { None });
-    told.flat_map(|told| &told.entries).any(|(origin, hops)| *origin == of.id() && *hops < UNREACHABLE)
+    let short = short_number(&of.id()).to_be_bytes();
+    let told = frames.iter().filter_map(|frame| if let Frame::Ways(told) = frame { Some(told) } else { None });
+    let offered = |told: &wire::Ways| {
+        told.entries.iter().any(|(origin, hops)| *origin == of.id() && *hops < UNREACHABLE)
+            || told.known.iter().any(|(origin, hops)| *origin == short && *hops < UNREACHABLE)
+    };
+    told.into_iter().any(offered)
 }
 
 #[test]
