@@ -85,6 +85,11 @@ fn look(data_dir: &Path) -> io::Result<Report> {
         before = Some(number);
         check.file(number, &read(data_dir, number)?.unwrap_or_default());
     }
+    // A file that was just begun may be empty; the head tells whether it was longer.
+    if check.empty.len() > 1 || check.empty.iter().any(|number| Some(*number) != before) {
+        let name = check.empty.first().map(|number| format::name(*number));
+        check.problem(name, None, "the file is empty");
+    }
     check.end(&head);
     Ok(check.report)
 }
@@ -102,12 +107,14 @@ struct Check {
     removed: Vec<(u64, String)>,
     /// Whether the line that the head names was seen.
     head_seen: bool,
+    /// Files without a byte.
+    empty: Vec<u64>,
 }
 
 impl Check {
     fn new(node: Option<NodeId>, head: Option<Place>) -> Self {
         let report = Report { ok: true, ..Report::default() };
-        Self { node, head, report, at: None, start: None, removed: Vec::new(), head_seen: false }
+        Self { node, head, report, at: None, start: None, removed: Vec::new(), head_seen: false, empty: Vec::new() }
     }
 
     fn problem(&mut self, file: Option<String>, line: Option<usize>, what: impl Into<String>) {
@@ -121,8 +128,8 @@ impl Check {
         self.report.files += 1;
         let name = format::name(number);
         let (lines, rest) = format::lines(bytes);
-        if lines.is_empty() && rest.is_empty() {
-            self.problem(Some(name.clone()), None, "the file is empty");
+        if bytes.is_empty() {
+            self.empty.push(number);
         }
         for (at, raw) in lines.iter().enumerate() {
             for what in self.line(number, at, raw) {

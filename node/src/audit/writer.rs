@@ -179,7 +179,8 @@ impl Writer {
     fn due(&self) -> Option<Duration> {
         let sync = (self.unsynced > 0).then(|| SYNC_INTERVAL.saturating_sub(elapsed(self.synced)));
         let sign = (self.unsigned > 0).then(|| SIGN_INTERVAL.saturating_sub(self.unsigned_since.elapsed()));
-        sync.into_iter().chain(sign).min().map(|due| due.max(Duration::from_millis(1)))
+        let pause = if self.refused.is_some() { REFUSED_WAIT } else { Duration::from_millis(1) };
+        sync.into_iter().chain(sign).min().map(|due| due.max(pause))
     }
 
     /// Writes a batch, and what is due. With `settles` all of it is signed and synced afterwards.
@@ -199,7 +200,8 @@ impl Writer {
     }
 
     fn write(&mut self, events: &[Noted]) -> io::Result<()> {
-        if events.is_empty() {
+        // A file that was just begun gets its first line in any case.
+        if events.is_empty() && self.open.as_ref().is_none_or(|open| open.bytes > 0) {
             return Ok(());
         }
         let mut open = match self.open.take() {
@@ -255,12 +257,15 @@ impl Writer {
 
     /// Lines first, then the place that they have come to.
     fn sync(&mut self) -> io::Result<()> {
-        if let Some(open) = &self.open {
-            open.file.sync_data()?;
-            if platform::is_unlinked(&open.file)? {
-                return Err(io::Error::other("a file of the audit was removed while it was written to"));
-            }
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.open()?,
+        };
+        open.file.sync_data()?;
+        if platform::is_unlinked(&open.file)? {
+            return Err(io::Error::other("a file of the audit was removed while it was written to"));
         }
+        self.open = Some(open);
         store::save_audit_head(&self.dir, &self.place.head(&self.key)).map_err(io::Error::other)?;
         (self.unsynced, self.synced) = (0, Some(Instant::now()));
         Ok(())
@@ -272,6 +277,8 @@ impl Writer {
         let number = open.numbers.last().copied().unwrap_or_default() + 1;
         open.numbers.push(number);
         self.open = Some(self.open_file(open.numbers)?);
+        self.write(&[])?;
+        self.sync()?;
         while let Some(open) = &self.open
             && open.numbers.len() > self.limits.files
         {
@@ -290,6 +297,8 @@ impl Writer {
 
     /// Looks at what is there, and decides where the chain goes on.
     fn open(&mut self) -> io::Result<Open> {
+        // What was torn is in no file any more; the rest is found again.
+        self.found.retain(|event| matches!(event, Event::Torn { .. }));
         platform::create_private_dir(&self.dir.join(FOLDER))?;
         let (mut numbers, _) = format::files(&self.dir)?;
         let genesis = Place::before_all(&self.key.id());
