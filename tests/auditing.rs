@@ -120,6 +120,10 @@ async fn a_request_is_recorded_where_it_was_asked_and_where_it_ran_and_its_text_
     assert_eq!((&asked["node"], &asked["status"]), (&provider.id().into(), &200.into()), "{asked}");
     assert!(asked["capability"].as_str().is_some_and(|capability| capability.starts_with("provider/")), "{asked}");
     line(&visitor, "key_used", |used| used["name"] == "phone").await;
+    let narrow = visitor.key("narrow", &["--model", "other"]).await;
+    let refused = client().post(visitor.url("/v1/chat/completions")).bearer_auth(&narrow).json(&question("twin", false));
+    assert!(refused.send().await.expect("an answer comes").status().is_client_error());
+    line(&visitor, "key_refused", |refused| refused["name"] == "narrow" && refused["reason"] == "model not allowed").await;
     let served = line(&provider, "served", |served| served["request"] == asked["request"]).await;
     assert_eq!((&served["node"], &served["outcome"]), (&visitor.id().into(), &"whole".into()), "{served}");
     assert!(served["capability"].as_str().is_some_and(|slug| slug.contains("twin")), "{served}");

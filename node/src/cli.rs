@@ -391,7 +391,7 @@ enum AuditCommand {
 
 #[derive(Debug, Args)]
 struct AuditListArguments {
-    /// Events of this kind, as often as needed
+    /// Events of this kind, as often as needed [default: all but file and checkpoint]
     #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
     kind: Vec<String>,
     /// Not older than this: 90s, 30m, 24h, 7d

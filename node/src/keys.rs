@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, Event, Text};
+use crate::caller::Caller;
 use crate::store::{Store, StoreError};
 
 /// What every key begins with, so that a leaked one is recognised.
@@ -216,6 +217,11 @@ impl Key {
             revoked: CancellationToken::new(),
             noted: Mutex::default(),
         })
+    }
+
+    /// Its holder.
+    pub fn caller(&self) -> Caller {
+        Caller::Key { id: self.stored.id.clone(), name: self.stored.name.clone() }
     }
 
     /// A place for one request, held until its answer is out.

@@ -121,7 +121,10 @@ pub enum Event {
         id: String,
         name: Text,
     },
+    /// A request to the API that its key, or the want of one, did not allow.
     KeyRefused {
+        id: Option<String>,
+        name: Option<Text>,
         reason: &'static str,
     },
     /// A request of this node's own users, at its end.
@@ -274,6 +277,17 @@ impl Event {
                 | Self::File { .. }
                 | Self::Checkpoint { .. }
         )
+    }
+}
+
+impl Event {
+    /// What `caller` asked for is not what its key allows; without a key there is no caller.
+    pub fn key_refused(caller: Option<&Caller>, reason: &'static str) -> Self {
+        let (id, name) = match caller {
+            Some(Caller::Key { id, name }) => (Some(id.clone()), Some(Text::new(name))),
+            Some(Caller::Owner | Caller::Member(_)) | None => (None, None),
+        };
+        Self::KeyRefused { id, name, reason }
     }
 }
 

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use super::format;
 pub use super::format::{Content, Line};
 
+/// What every file is full of and nobody looks for without a reason.
+pub const BOOKKEEPING: [&str; 2] = ["file", "checkpoint"];
+
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Of these kinds; empty: of any.
+    /// Of these kinds; empty: of any but those of [`BOOKKEEPING`].
     pub kinds: Vec<String>,
     /// Not before this, in unix milliseconds.
     pub since_ms: u64,
@@ -82,7 +85,8 @@ pub(super) fn read(data_dir: &Path, number: u64) -> io::Result<Option<Vec<u8>>> 
 
 impl Wanted {
     fn takes(&self, line: &Line) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&line.content.kind)
+        let kind = &line.content.kind;
+        if self.kinds.is_empty() { !BOOKKEEPING.contains(&kind.as_str()) } else { self.kinds.contains(kind) }
     }
 }
 

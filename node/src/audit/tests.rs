@@ -201,12 +201,15 @@ fn every_kind_can_be_asked_for() {
         audit.note(event);
     }
     drop(audit);
-    let lines = latest(dir.path(), &Wanted { limit: 10, ..Wanted::default() }).unwrap().lines;
+    let all = Wanted { kinds: KINDS.map(str::to_owned).to_vec(), limit: 10, ..Wanted::default() };
+    let lines = latest(dir.path(), &all).unwrap().lines;
     assert!(lines.iter().all(|line| KINDS.contains(&line.content.kind.as_str())), "{lines:?}");
     let asked = lines.iter().find(|line| line.content.kind == "asked").unwrap();
     assert_eq!(asked.content.fields["key_name"], "[redacted]");
     assert_eq!(lines.first().unwrap().content.kind, "file");
     assert_eq!(lines.last().unwrap().content.kind, "checkpoint");
+    let shown = latest(dir.path(), &Wanted { limit: 2, ..Wanted::default() }).unwrap().lines;
+    assert_eq!(shown.iter().map(|line| line.content.kind.as_str()).collect::<Vec<_>>(), ["refused", "asked"]);
 }
 
 #[test]
