@@ -97,7 +97,7 @@ async fn an_expired_code_is_recorded_and_a_flood_of_bad_ones_is_counted() {
     assert_eq!(founder.ended().await, Some(0), "{}", founder.log());
     let setup = founder.setup();
     let refused = recorded(&setup, "key_refused").await;
-    assert!(refused.len() <= 30, "{}", refused.len());
+    assert!((1..=20).contains(&refused.len()), "{}", refused.len());
     let left_out = recorded(&setup, "left_out").await;
     assert_eq!((&left_out[0]["of"], left_out[0]["count"].as_u64()), (&"key_refused".into(), Some(100 - refused.len() as u64)));
     assert_eq!(recorded(&setup, "stopped").await.len(), 1);

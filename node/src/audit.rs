@@ -1,16 +1,17 @@
 //! The audit: what happened to this node's trust, and what it ran, in a record that shows every later change.
 //!
-//! Whoever does something worth recording calls [`Audit::note`], which never waits: the event goes into a bounded queue to one thread, which
-//! alone writes below `audit/` in the data folder. Each line names the hash of the line before it and its own (blake3, over the raw bytes);
-//! checkpoints are signed with the node's key; the latest place reached stands, signed, in a file outside `audit/`, so that a cut tail is
-//! noticed as well. What could not be recorded (queue full, disk refused) is counted, shown by `atmo status`, logged, and stands as a number
-//! in the record as soon as that can be written again.
+//! Whoever does something worth recording calls [`Audit::note`], which never waits: the event goes into a bounded queue to one thread,
+//! which alone writes below `audit/` in the data folder. Each line names the hash of the line before it and its own (blake3, over the
+//! raw bytes); checkpoints are signed with the node's key; the latest place reached stands, signed, in a file outside `audit/`, so that
+//! a cut tail is noticed as well. What could not be recorded (queue full, disk refused) is counted, shown by `atmo status`, logged, and
+//! stands as a number in the record as soon as that can be written again.
 //!
-//! **When it is on disk.** Whatever changes who may do what is written and synced at once; lines about requests are written at once and
-//! synced within a second, so that a power cut costs one second of them and `kill -9` at most what was still in the queue.
+//! **When it is on disk.** Whatever changes who may do what is written and synced at once; lines about requests are written at once
+//! and synced within a second, so that a power cut costs one second of them and `kill -9` at most what was still in the queue.
 //!
-//! **What it proves.** That nothing was changed by whoever lacks the node's key. Somebody who holds the key and the folder can write another
-//! record: export it elsewhere where that matters. Deliberately absent: prompts, answers, texts of errors (engines quote prompts), addresses.
+//! **What it proves.** That nothing was changed by whoever lacks the node's key. Somebody who holds the key and the folder can write
+//! another record: export it elsewhere where that matters. Deliberately absent: prompts, answers, texts of errors (engines quote
+//! prompts), addresses.
 
 pub mod event;
 mod format;

@@ -3,8 +3,8 @@
 //! ```text
 //! {"sequence":7,"at_ms":1763700000000,"kind":"joined","fields":{...},"previous":"64 hex","hash":"64 hex"}
 //! ```
-//! `hash` is blake3 (in key derivation mode, so that no other hash of this program means the same) over every byte before `,"hash":`. As
-//! `previous` is among them, a line stands for all before it. The first line's `previous` is the hash of the node's id.
+//! `hash` is blake3 (in key derivation mode, so that no other hash of this program means the same) over every byte before `,"hash":`.
+//! As `previous` is among them, a line stands for all before it. The first line's `previous` is the hash of the node's id.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -139,7 +139,7 @@ pub fn name(number: u64) -> String {
     format!("{number:08}{ENDING}")
 }
 
-/// The numbers of the files that are there, in order, and the names of whatever else lies there. Both are empty where there is no folder.
+/// The numbers of the files that are there, in order, and the names of whatever else is. Both are empty where there is no folder.
 pub fn files(data_dir: &Path) -> io::Result<(Vec<u64>, Vec<String>)> {
     let entries = match fs::read_dir(data_dir.join(FOLDER)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),

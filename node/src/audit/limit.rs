@@ -1,7 +1,8 @@
 //! How many lines strangers may cause: so many a minute of each class, then one line that counts the rest.
 
-/// Lines of one class within [`WINDOW_MS`]. Enough to read what is tried; at 400 bytes a line, a year of it is less than the record holds.
-const LINES_MAX: u64 = 30;
+/// Lines of one class within [`WINDOW_MS`]. Enough to read what is tried; at 400 bytes a line, somebody who never stops needs six weeks
+/// to push everything else out of the record with one class, two with all of them.
+const LINES_MAX: u64 = 10;
 const WINDOW_MS: u64 = 60_000;
 
 /// What others can cause as often as they like.
