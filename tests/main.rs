@@ -3,6 +3,7 @@
 
 mod support;
 
+mod auditing;
 mod backends;
 mod built_in_model;
 mod cancelling;

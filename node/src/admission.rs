@@ -22,6 +22,7 @@ use libp2p::PeerId;
 use libp2p::core::muxing::StreamMuxerBox;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::audit::{Event, Text};
 use crate::chance::random_bytes;
 use crate::driver::clock::wall_ms;
 use crate::membership::{self, RedeemError};
@@ -147,6 +148,7 @@ impl Gate {
         match self.decide(peer, muxer).await {
             Ok(muxer) => Ok((peer, muxer)),
             Err(why) => {
+                self.record(node_id(&peer), &why);
                 let peer = node_id(&peer).map_or_else(|| peer.to_string(), |node| node.short());
                 match &why {
                     NotAdmitted::Granted => tracing::info!(peer, "a newcomer was admitted to the mesh"),
@@ -178,6 +180,17 @@ impl Gate {
         }
     }
 
+    /// Whom this node refused, for the audit. What became of a code is recorded where it is redeemed; a broken connection is no refusal.
+    fn record(&self, node: Option<NodeId>, why: &NotAdmitted) {
+        let reason = match why {
+            NotAdmitted::Refused(Refused { by: Side::Us, refusal }) if !is_of_redeemer(refusal) => refusal.to_string(),
+            NotAdmitted::TimedOut | NotAdmitted::OtherKey => why.to_string(),
+            NotAdmitted::Refused(_) | NotAdmitted::Broken(_) | NotAdmitted::Granted => return,
+        };
+        let (node, reason) = (node.map(|node| node.to_string()), Text::new(&reason));
+        self.store.audit().note(Event::Refused { node, name: None, invitation: None, reason });
+    }
+
     /// A peer that refuses because of a revocation shows it, for this node to know as well.
     fn learn(&self, why: &NotAdmitted) {
         if let NotAdmitted::Refused(Refused { by: Side::Peer, refusal: Refusal::Revoked(Some(revocation)) }) = why {
@@ -205,9 +218,18 @@ impl Gate {
     }
 
     async fn answer(&self, handshake: &mut Handshake, redeem: Redeem) -> Step {
+        let Redeem { invitation, node, name } = redeem.clone();
         match self.redeem(redeem).await {
             Ok(redeemed) => handshake.grant(redeemed.chain.bytes(), redeemed.mesh_name.as_deref()),
-            Err(refusal) => handshake.refuse(refusal),
+            Err(refusal) => {
+                self.store.audit().note(Event::Refused {
+                    node: Some(node.to_string()),
+                    name: Some(Text::new(&name)),
+                    invitation: Some(invitation.to_string()),
+                    reason: Text::new(&refusal.to_string()),
+                });
+                handshake.refuse(refusal)
+            }
         }
     }
 
@@ -216,7 +238,7 @@ impl Gate {
         tracing::info!(name = redeem.name, node = redeem.node.short(), "a newcomer shows a join code");
         let _place = self.redemptions.try_acquire().map_err(|_| Refusal::Busy)?;
         let store = Arc::clone(&self.store);
-        let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, wall_ms());
+        let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, &redeem.name, wall_ms());
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(joined)) => Ok(joined),
             Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
@@ -231,6 +253,20 @@ impl Gate {
             Err(_) => Err(Refusal::CouldNotSave),
         }
     }
+}
+
+/// Reasons that only come of asking the ledger for a code.
+fn is_of_redeemer(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::CodeExpired { .. }
+            | Refusal::CodeUsedUp { .. }
+            | Refusal::CodeRevoked
+            | Refusal::CodeUnknown
+            | Refusal::MayNotAdmit
+            | Refusal::CouldNotSave
+            | Refusal::Busy
+    )
 }
 
 /// A handshake of the holder of `key` with `peer`, from now.

@@ -7,8 +7,8 @@ use atmo_protocol::NodeId;
 pub enum Caller {
     /// Whoever sits at this machine: goes first.
     Owner,
-    /// The holder of an API key, by the key's id.
-    Key(String),
+    /// The holder of an API key, by the key's id, with what people call it.
+    Key { id: String, name: String },
     /// Another node of the mesh.
     Member(NodeId),
 }
@@ -18,7 +18,7 @@ impl Caller {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Owner => "owner",
-            Self::Key(_) => "key",
+            Self::Key { .. } => "key",
             Self::Member(_) => "member",
         }
     }

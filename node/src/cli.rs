@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::audit::event::KINDS;
 use crate::config::{self, Flags};
 use crate::control::CommandError;
 use crate::logging;
 
 mod ask;
+mod audit;
 mod bench;
 mod chat;
 mod evaluation;
@@ -114,6 +116,9 @@ enum Command {
     /// Make, list and revoke keys of the API
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Read and check the record of who joined, was refused or revoked, and what ran where
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Measure on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -366,6 +371,37 @@ enum KeyCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// List what happened, the latest last
+    #[command(after_help = "Examples:\n  atmo audit list\n  atmo audit list --kind joined --kind refused --since 7d\n  \
+                      atmo audit list --kind asked --limit 10 --json")]
+    List(AuditListArguments),
+    /// Check that nothing in the record was changed or is missing; exit code 1 where something was
+    #[command(after_help = "Examples:\n  atmo audit verify\n  atmo audit verify --json || echo tampered")]
+    Verify,
+    /// Write the record as it is, one JSON object a line
+    #[command(after_help = "Examples:\n  atmo audit export | gzip > audit.jsonl.gz\n  atmo audit export --out audit.jsonl")]
+    Export {
+        /// A new or replaced file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AuditListArguments {
+    /// Events of this kind, as often as needed [default: all but file and checkpoint]
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
+    kind: Vec<String>,
+    /// Not older than this: 90s, 30m, 24h, 7d
+    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+    since: Option<Duration>,
+    /// At most so many, the latest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
 #[derive(Debug, Args)]
 struct KeyCreateArguments {
     /// Whose it is or what for
@@ -419,6 +455,7 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Intent(arguments) => talk(common, async |session| ask::intent(session, *arguments).await),
         Command::Chat(arguments) => talk(common, async |session| chat::chat(session, *arguments).await),
         Command::Key(command) => talk(common, async |session| key::key(session, command).await),
+        Command::Audit(command) => talk(common, async |session| audit::audit(session, command)),
         Command::Bench(command) => talk(common, async |session| bench::bench(session, command).await),
         Command::Doctor => talk(common, show::doctor),
         Command::Completions { shell } => completions(shell),

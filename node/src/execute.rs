@@ -7,6 +7,7 @@ mod proofs;
 mod quotes;
 mod recent;
 mod remote;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::data_plane::DataPlane;
 use crate::embedder::EmbedderSlot;
@@ -38,6 +40,7 @@ pub use quotes::{Asked, Quotes};
 pub use recent::RecentModels;
 use remote::RemoteAnswer;
 pub use remote::{LOADS_WAITING_MAX, LoadsHeard};
+use trail::Trail;
 
 /// Candidates tried for one request. With four broken ones the mesh has a problem that a fifth attempt does not solve.
 const ATTEMPTS_MAX: usize = 4;
@@ -63,6 +66,7 @@ pub struct Executor {
     pub quotes: Quotes,
     pub embedder: Arc<EmbedderSlot>,
     pub metrics: Metrics,
+    pub audit: Audit,
     /// False in provider mode: own requests never leave.
     pub mode_asks_others: bool,
     /// Whether the certificate holds the role `consume`.
@@ -113,11 +117,13 @@ pub struct Answer {
 struct End {
     word: &'static str,
     ended: IntCounterVec,
+    trail: Trail,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         self.ended.with_label_values(&[self.word]).inc();
+        self.trail.asked.outcome = self.word;
     }
 }
 
@@ -204,7 +210,8 @@ impl Executor {
     /// Runs the request until the first byte of its answer. Dropping the future cancels.
     pub async fn run(&self, ask: Ask) -> Result<Answer, ExecuteError> {
         let since = Instant::now();
-        let outcome = self.try_candidates(ask).await;
+        let mut trail = Some(Trail::new(self.audit.clone(), &ask));
+        let outcome = self.try_candidates(ask, &mut trail).await;
         if outcome.is_ok() {
             self.metrics.first_byte_after(since.elapsed());
         }
@@ -214,10 +221,14 @@ impl Executor {
             Err(ExecuteError::AllFailed(_)) => "failed",
         };
         self.metrics.asked.with_label_values(&[label]).inc();
+        if let (Err(error), Some(trail)) = (&outcome, &mut trail) {
+            trail.failed(error, label);
+        }
         outcome
     }
 
-    async fn try_candidates(&self, ask: Ask) -> Result<Answer, ExecuteError> {
+    /// Takes `trail` where somebody answers.
+    async fn try_candidates(&self, ask: Ask, trail: &mut Option<Trail>) -> Result<Answer, ExecuteError> {
         let mut intent = self.intent(&ask).await;
         let mut failed = Vec::new();
         let mut first_decision = None;
@@ -231,7 +242,9 @@ impl Executor {
             let decision = first_decision.get_or_insert(decision);
             match self.attempt(&candidate, &ask, patience).await {
                 Ok(begun) => {
-                    let end = End { word: "abandoned", ended: self.metrics.ended.clone() };
+                    let mut trail = trail.take().unwrap_or_else(|| Trail::new(self.audit.clone(), &ask));
+                    trail.answered(&candidate, begun.status, failed.len());
+                    let end = End { word: "abandoned", ended: self.metrics.ended.clone(), trail };
                     let (deadline, cut) = (ask.deadline, self.cut.clone());
                     let Begun { status, content_type, first, rest, in_flight } = begun;
                     let (decision, by) = (decision.clone(), candidate);

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Audit, Event, Text};
+use crate::caller::Caller;
 use crate::store::{Store, StoreError};
 
 /// What every key begins with, so that a leaked one is recognised.
@@ -91,6 +93,8 @@ pub struct Key {
     bucket: Mutex<Bucket>,
     places: Arc<Semaphore>,
     revoked: CancellationToken,
+    /// When its use was recorded last.
+    noted: Mutex<Option<Instant>>,
 }
 
 /// A token bucket: as many as a minute holds, refilled evenly.
@@ -129,6 +133,7 @@ impl Keys {
         let mut known = self.known.load().to_vec();
         known.extend(Key::new(key.clone()).map(Arc::new));
         self.known.store(Arc::new(known));
+        self.audit().note(key.created());
         Ok((text, key))
     }
 
@@ -142,7 +147,23 @@ impl Keys {
         self.store.save_keys(&kept.iter().map(|key| key.stored.clone()).collect::<Vec<_>>())?;
         self.known.store(Arc::new(kept));
         revoked.revoked.cancel();
-        Ok(revoked.stored.clone())
+        let stored = revoked.stored.clone();
+        self.audit().note(Event::KeyRevoked { id: stored.id.clone(), name: Text::new(&stored.name) });
+        Ok(stored)
+    }
+
+    /// Where what happens with keys is recorded.
+    pub fn audit(&self) -> &Audit {
+        self.store.audit()
+    }
+
+    /// Records that a key is used, once a minute.
+    pub fn note_use(&self, key: &Key) {
+        let mut noted = key.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_none_or(|at| at.elapsed() >= MINUTE) {
+            *noted = Some(Instant::now());
+            self.audit().note(Event::KeyUsed { id: key.stored.id.clone(), name: Text::new(&key.stored.name) });
+        }
     }
 }
 
@@ -169,6 +190,19 @@ fn make(others: &[StoredKey], name: &str, limits: KeyLimits) -> Result<(String, 
     Ok((text, StoredKey { id, name: name.to_owned(), hash, created_s, limits }))
 }
 
+impl StoredKey {
+    fn created(&self) -> Event {
+        let KeyLimits { per_minute, concurrent, models } = &self.limits;
+        Event::KeyCreated {
+            id: self.id.clone(),
+            name: Text::new(&self.name),
+            per_minute: *per_minute,
+            concurrent: *concurrent,
+            models: models.iter().map(|model| Text::new(model)).collect(),
+        }
+    }
+}
+
 impl Key {
     /// `None` where the hash is damaged: such a key admits nobody.
     fn new(stored: StoredKey) -> Option<Self> {
@@ -181,7 +215,13 @@ impl Key {
             bucket: Mutex::new(Bucket { tokens, filled: Instant::now() }),
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             revoked: CancellationToken::new(),
+            noted: Mutex::default(),
         })
+    }
+
+    /// Its holder.
+    pub fn caller(&self) -> Caller {
+        Caller::Key { id: self.stored.id.clone(), name: self.stored.name.clone() }
     }
 
     /// A place for one request, held until its answer is out.

@@ -2,7 +2,8 @@
 //!
 //! A request's life: [`proxy`] or [`commands`] takes it in, [`execute`] routes it and tries candidates, [`provider`] runs it here or
 //! [`data_plane`] carries it ([`exchange`]) to another node, whose [`serve`] gives it to that node's provider. The mesh's life: [`driver`]
-//! owns the coordinator and the [`swarm`], behind the gate of [`admission`].
+//! owns the coordinator and the [`swarm`], behind the gate of [`admission`]. What both of
+//! them do that somebody may have to answer for is recorded by the [`audit`].
 
 pub mod bench;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod peer;
 pub mod revoke;
 pub mod swarm;
 
+pub mod audit;
 pub mod chance;
 pub mod config;
 pub mod control;

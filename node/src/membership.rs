@@ -12,6 +12,7 @@ use atmo_protocol::membership::{ChainError, IssueError, RevocationsError, Unknow
 use atmo_protocol::{Chain, Member, MeshId, NodeId, Revocations, Roles};
 use serde_json::{Value, json};
 
+use crate::audit::{Event, Text};
 use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
 
 pub use atmo_protocol::date::{self, rfc3339};
@@ -217,7 +218,12 @@ pub fn create(store: &Store, name: Option<&str>, now_ms: u64) -> Result<Membersh
     match &stored.name {
         Some(taken) if stored.root.is_some() => Err(MembershipError::Named(taken.clone())),
         _ if stored.shared => Err(MembershipError::LeaveFirst(Membership::read(stored)?.label())),
-        _ => keep(store, StoredMesh { name: Some(name), ..stored }),
+        _ => {
+            let membership = keep(store, StoredMesh { name: Some(name), ..stored })?;
+            let (mesh, name) = named(&membership);
+            store.audit().note(Event::MeshRenamed { mesh, name });
+            Ok(membership)
+        }
     }
 }
 
@@ -248,11 +254,14 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
         redeemers: Redeemers::Issuer,
         introducers: vec![Introducer { node: issuer, addresses }],
     };
-    Ok(Invite { id: code.invitation_key().id(), code: code.encode(), expires_ms, uses, roles })
+    let id = code.invitation_key().id();
+    store.audit().note(Event::Invited { invitation: id.to_string(), roles: roles.to_string(), uses, expires_ms });
+    Ok(Invite { id, code: code.encode(), expires_ms, uses, roles })
 }
 
-/// Admits `node`, which proved to hold the key of `invitation`. The spend is on disk when this returns; asking again gives the same chain.
-pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) -> Result<Joined, RedeemError> {
+/// Admits `node`, which calls itself `name` and proved to hold the key of `invitation`. The spend is on disk when this returns; asking again
+/// gives the same chain.
+pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, name: &str, now_ms: u64) -> Result<Joined, RedeemError> {
     let _changing = store.change();
     let Some(stored) = store.membership()? else { return Err(Refusal::CodeUnknown.into()) };
     let membership = Membership::read(stored.clone())?;
@@ -273,6 +282,13 @@ pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, now_ms: u64) ->
         store.save_membership(&StoredMesh { shared: true, ..stored })?;
     }
     store.save_invitations(membership.mesh, ledger.encode())?;
+    store.audit().note(Event::Joined {
+        node: node.to_string(),
+        name: Text::new(name),
+        invitation: invitation.to_string(),
+        roles: roles.to_string(),
+        serial,
+    });
     Ok(Joined { chain, mesh_name })
 }
 
@@ -311,6 +327,14 @@ pub fn accept(
     let peer =
         |introducer: &Introducer| KnownPeer { node: introducer.node, addresses: introducer.addresses.clone(), seen_s: now_s };
     store.remember(code.mesh, code.introducers.iter().map(peer).collect())?;
+    let (mesh, name) = named(&membership);
+    store.audit().note(Event::MeshJoined {
+        mesh,
+        name,
+        issuer: code.issuer.to_string(),
+        invitation: code.invitation_key().id().to_string(),
+        roles: membership.member.roles.to_string(),
+    });
     Ok(membership)
 }
 
@@ -324,6 +348,8 @@ pub fn leave(store: &Store) -> Result<Membership, MembershipError> {
         store.set_mesh_aside(&mesh)?;
     }
     store.forget_mesh()?;
+    let name = membership.as_ref().ok().and_then(|left| left.name.as_deref()).map(Text::new);
+    store.audit().note(Event::MeshLeft { mesh: mesh.to_string(), name });
     membership
 }
 
@@ -332,10 +358,16 @@ fn found(store: &Store, name: Option<String>, now_ms: u64) -> Result<Membership,
     let seed = Seed::random()?;
     let root = seed.key();
     let chain = found_mesh(&root, &store.node_id(), now_ms);
-    keep(
-        store,
-        StoredMesh { mesh: MeshId::of_root(&root.id()), name, root: Some(seed), chain: chain.bytes().to_vec(), shared: false },
-    )
+    let mesh = MeshId::of_root(&root.id());
+    let membership = keep(store, StoredMesh { mesh, name, root: Some(seed), chain: chain.bytes().to_vec(), shared: false })?;
+    let (mesh, name) = named(&membership);
+    store.audit().note(Event::MeshCreated { mesh, name });
+    Ok(membership)
+}
+
+/// A mesh as the audit names it.
+fn named(membership: &Membership) -> (String, Option<Text>) {
+    (membership.mesh.to_string(), membership.name.as_deref().map(Text::new))
 }
 
 fn keep(store: &Store, stored: StoredMesh) -> Result<Membership, MembershipError> {
@@ -365,8 +397,10 @@ pub fn keep_revocations(store: &Store, mesh: &MeshId, known: &Revocations, now_m
         return Ok(());
     }
     let mut kept = revocations(store, mesh, now_ms)?;
-    if !kept.extend(known.all().cloned(), now_ms).is_empty() {
+    let news = kept.extend(known.all().cloned(), now_ms);
+    if !news.is_empty() {
         store.save_revocations(*mesh, kept.encode())?;
+        news.iter().for_each(|revocation| store.audit().note(crate::revoke::recorded(revocation)));
     }
     Ok(())
 }

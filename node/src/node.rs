@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::audit::{Event, Text};
 use crate::backends::Backends;
 use crate::commands::Commands;
 use crate::config::{Api, Config};
@@ -44,6 +45,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_secs(2);
 const MEMORY_SLACK: u64 = 20;
 /// Those that did not are told so within this time.
 const CUT_MAX: Duration = Duration::from_millis(500);
+/// The audit has this long to reach the disk.
+const AUDIT_MAX: Duration = Duration::from_secs(2);
 /// Then the mesh is told and the rest ends.
 const END_MAX: Duration = Duration::from_secs(2);
 
@@ -130,13 +133,25 @@ pub async fn run(config: Config, store: Store, ready: impl FnOnce(&Node)) -> any
         end: CancellationToken::new(),
     };
     let node = start.launch(&shutdown, &tasks)?;
+    let audit = node.store.audit().clone();
+    audit.note(started(&node));
     node.backends.first_look().await;
     ready(&node);
     shutdown.draining().await;
     node.executor.provider.drain();
     tasks.finish(&shutdown).await;
     node.backends.shut_down().await;
+    audit.note(Event::Stopped {});
+    // The process may end with tasks that hold the store: nobody else would wait for the record.
+    if !tokio::task::spawn_blocking(move || audit.settle(AUDIT_MAX)).await.unwrap_or(false) {
+        tracing::error!("the end of the audit may not be on disk");
+    }
     shutdown.failure().map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+}
+
+fn started(node: &Node) -> Event {
+    let (name, mode) = (Text::new(&node.name), format!("{:?}", node.mode).to_lowercase());
+    Event::Started { version: env!("CARGO_PKG_VERSION"), name, mode }
 }
 
 /// What runs, in the order in which it ends.
@@ -198,7 +213,7 @@ impl Start {
             body_bytes: config.limits.body_bytes as usize,
             request_time: request_max,
         };
-        let server = Server::new(Arc::clone(&provider), Arc::clone(&gate), tasks.requests.clone(), limits);
+        let server = Server::new(Arc::clone(&provider), Arc::clone(&gate), store.audit().clone(), tasks.requests.clone(), limits);
         let (usage, clock) = (Usage::default(), Clock::start());
         let (driver, handle) = Driver::new(Parts {
             key: store.identity().clone(),
@@ -251,6 +266,7 @@ impl Start {
             quotes,
             embedder,
             metrics,
+            audit: store.audit().clone(),
             mode_asks_others: !matches!(config.mode, Mode::Provider | Mode::Headless),
             role_asks_others: current.may_ask().into(),
             request_max,

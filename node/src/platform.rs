@@ -46,6 +46,16 @@ pub fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
+/// Opens a file that only its owner can read, to write behind its end; creates it where there is none.
+pub fn append_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// Whether an open file has no name any more: what is written to it is gone once it is closed.
+pub fn is_unlinked(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() == 0)
+}
+
 /// The addresses that this machine's own connections leave from, loopback last. Nothing is sent: connecting a UDP socket only chooses.
 pub fn outgoing_addresses() -> Vec<IpAddr> {
     // Addresses reserved for documentation stand for "anywhere outside".

@@ -16,6 +16,7 @@ use atmo_protocol::membership::{
 use atmo_protocol::{Member, NodeId, Revocations, Roles};
 use serde_json::{Value, json};
 
+use crate::audit::{Event, Text};
 use crate::control::{CommandError, RevokeRequest};
 use crate::membership::{self, Membership, MembershipError, rfc3339};
 use crate::store::{Store, StoredMesh};
@@ -241,6 +242,19 @@ pub fn shown(revocation: &Revocation, counts: bool) -> Value {
     json["counts"] = counts.into();
     json["what"] = revocation.revoked().into();
     json
+}
+
+/// One revocation as the audit has it, made here or heard of.
+pub fn recorded(revocation: &Revocation) -> Event {
+    let record = &revocation.record;
+    let (what, id) = match record.target() {
+        Some(Target::Key(node)) => ("node", node.to_string()),
+        Some(Target::Certificate { issuer, serial }) => ("serial", format!("{serial}@{issuer}")),
+        Some(Target::Invitation(invitation)) => ("invitation", invitation.to_string()),
+        None => ("unknown", String::new()),
+    };
+    let (name, by) = (Text::new(&record.name), Text::new(&revocation.revoker()));
+    Event::Revoked { what, id, name, by, number: record.number }
 }
 
 /// Everything revoked, the latest first.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atmo_adapters::Call;
 use atmo_adapters::Operation;
@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::audit::event::Served;
+use crate::audit::{Audit, Event, Text};
 use crate::caller::Caller;
 use crate::data_plane::ByteStream;
 use crate::exchange::{self, RequestHead, Trailer, Verdict, Why};
@@ -41,6 +43,7 @@ const REFUSED_WAIT_MS: u32 = 1_000;
 pub struct Server {
     provider: Arc<Provider>,
     gate: Arc<Gate>,
+    audit: Audit,
     limits: Limits,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
@@ -89,9 +92,9 @@ impl Drop for Share {
 
 impl Server {
     /// Requests run as `tasks`, which the node waits for when it drains.
-    pub fn new(provider: Arc<Provider>, gate: Arc<Gate>, tasks: TaskTracker, limits: Limits) -> Self {
+    pub fn new(provider: Arc<Provider>, gate: Arc<Gate>, audit: Audit, tasks: TaskTracker, limits: Limits) -> Self {
         let (places, refusals) = (Arc::new(Semaphore::new(limits.requests)), Arc::new(Semaphore::new(REFUSALS_MAX)));
-        Self { provider, gate, limits, places, refusals, by_peer: Arc::default(), tasks }
+        Self { provider, gate, audit, limits, places, refusals, by_peer: Arc::default(), tasks }
     }
 
     /// Takes one stream, or tells its asker at once that there is no room.
@@ -122,15 +125,17 @@ impl Server {
     async fn serve(&self, peer: NodeId, mut stream: ByteStream) -> io::Result<()> {
         let (head, body) = tokio::time::timeout(REQUEST_WAIT, self.receive(&mut stream)).await??;
         if let Some(refusal) = self.refusal(&peer, &head) {
+            drop(Trail::new(self.audit.clone(), peer, &head, "refused"));
             return exchange::write_verdict(&mut stream, &refusal).await;
         }
         if head.version == exchange::QUOTE {
             return exchange::write_verdict(&mut stream, &self.quote(&head)).await;
         }
+        let mut trail = Trail::new(self.audit.clone(), peer, &head, "abandoned");
         let (mut reading, mut writing) = stream.split();
         let remaining = Duration::from_millis(u64::from(head.remaining_ms)).min(self.limits.request_time);
         // An asker that takes the answer too slowly, or not at all, must not hold a slot for ever.
-        let work = tokio::time::timeout(remaining + TAKING_WAIT, self.answer(peer, head, body, remaining, &mut writing));
+        let work = tokio::time::timeout(remaining + TAKING_WAIT, self.answer(head, body, remaining, &mut writing, &mut trail));
         tokio::select! {
             outcome = work => outcome?,
             () = hung_up(&mut reading) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the asker stopped")),
@@ -168,19 +173,23 @@ impl Server {
 
     async fn answer(
         &self,
-        peer: NodeId,
         head: RequestHead,
         body: Vec<u8>,
         remaining: Duration,
         writing: &mut (impl AsyncWrite + Unpin),
+        trail: &mut Trail,
     ) -> io::Result<()> {
         // What a member asks for reaches a backend only as far as it is known to be harmless.
         let body = harmless(head.operation, &body);
         let call = Call { operation: head.operation, slug: head.slug, body: body.into(), remaining, trace: head.trace };
-        match tokio::time::timeout(remaining, self.provider.execute(call, &Caller::Member(peer))).await {
-            Ok(Ok(execution)) => stream_answer(execution, writing).await,
-            Ok(Err(rejection)) => exchange::write_verdict(writing, &verdict(rejection)).await,
+        match tokio::time::timeout(remaining, self.provider.execute(call, &Caller::Member(trail.peer))).await {
+            Ok(Ok(execution)) => stream_answer(execution, writing, trail).await,
+            Ok(Err(rejection)) => {
+                trail.served.outcome = word(&rejection);
+                exchange::write_verdict(writing, &verdict(rejection)).await
+            }
             Err(_) => {
+                trail.served.outcome = "timed_out";
                 let message = "the time for the request ran out".to_owned();
                 exchange::write_verdict(writing, &Verdict::Refused { why: Why::TimedOut, message }).await
             }
@@ -197,9 +206,10 @@ fn harmless(operation: Operation, body: &[u8]) -> Vec<u8> {
     kept.unwrap_or_default()
 }
 
-async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite + Unpin), trail: &mut Trail) -> io::Result<()> {
     let Execution { status, load, .. } = execution;
     let content_type = execution.content_type.clone();
+    trail.served.status = Some(status);
     exchange::write_verdict(writing, &Verdict::Accepted { status, content_type, load }).await?;
     let mut error = None;
     while let Some(piece) = execution.next().await {
@@ -213,8 +223,55 @@ async fn stream_answer(mut execution: Execution, writing: &mut (impl AsyncWrite 
     }
     let (usage, load) = execution.finish();
     let Usage { prompt_tokens, completion_tokens } = usage;
+    trail.served.outcome = if error.is_some() { "broken" } else { "whole" };
+    (trail.served.prompt_tokens, trail.served.completion_tokens) = (prompt_tokens, completion_tokens);
     let trailer = Trailer { prompt_tokens, completion_tokens, load, error, extensions: Vec::new() };
     exchange::write_trailer(writing, &trailer).await
+}
+
+/// A request of another node under way. Dropping it writes the audit's line about it.
+struct Trail {
+    served: Served,
+    peer: NodeId,
+    audit: Audit,
+    began: Instant,
+}
+
+impl Trail {
+    /// `outcome`: what became of it, unless told otherwise.
+    fn new(audit: Audit, peer: NodeId, head: &RequestHead, outcome: &'static str) -> Self {
+        let served = Served {
+            request: Text::new(&head.trace),
+            operation: head.operation,
+            capability: Text::new(head.slug.as_str()),
+            node: Some(peer),
+            outcome,
+            status: None,
+            milliseconds: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+        };
+        Self { served, peer, audit, began: Instant::now() }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.served.milliseconds = self.began.elapsed().as_millis() as u64;
+        let served = self.served.clone();
+        // What cost its asker nothing is counted rather than listed where there is much of it.
+        let turned_away = served.status.is_none() && matches!(served.outcome, "refused" | "busy");
+        self.audit.note(if turned_away { Event::TurnedAway(served) } else { Event::Served(served) });
+    }
+}
+
+fn word(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Busy { .. } => "busy",
+        Rejection::Refused { why: Why::TimedOut, .. } => "timed_out",
+        Rejection::Refused { why: Why::BackendFailed, .. } | Rejection::Unanswered { .. } => "broken",
+        Rejection::Refused { .. } => "refused",
+    }
 }
 
 fn verdict(rejection: Rejection) -> Verdict {

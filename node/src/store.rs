@@ -16,6 +16,7 @@ use atmo_protocol::{MeshId, NodeId, NodeKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{self, Audit};
 use crate::keys::StoredKey;
 use crate::platform;
 use document::{Document, DocumentError};
@@ -42,12 +43,15 @@ const STATE: Document = Document { file: "state.json", version: 1 };
 const MODELS: Document = Document { file: "models.json", version: 1 };
 const KEYS: Document = Document { file: "keys.json", version: 1 };
 const ADDRESSES: Document = Document { file: "addresses.json", version: 1 };
+/// Beside the record and not in it: whoever cuts the record's end has to change this as well.
+const AUDIT_HEAD: Document = Document { file: "audit-head.json", version: 1 };
 
 /// The data folder of one node, locked by this process.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     identity: NodeKey,
+    audit: Audit,
     /// Held by whoever reads a file in order to change it.
     changing: Mutex<()>,
     _lock: FolderLock,
@@ -158,7 +162,8 @@ impl Store {
         let lock = FolderLock::take(&dir)?;
         document::sweep(&dir);
         let identity = open_identity(&dir)?;
-        Ok(Self { dir, identity, changing: Mutex::new(()), _lock: lock })
+        let audit = Audit::new(&dir, identity.clone());
+        Ok(Self { dir, identity, audit, changing: Mutex::new(()), _lock: lock })
     }
 
     pub fn dir(&self) -> &Path {
@@ -171,6 +176,11 @@ impl Store {
 
     pub fn node_id(&self) -> NodeId {
         self.identity.id()
+    }
+
+    /// Where what changes here is recorded.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// For reading, changing and writing back without another thread in between. Not to be held while calling what changes the state or the
@@ -330,6 +340,16 @@ fn open_identity(dir: &Path) -> Result<NodeKey, StoreError> {
 pub fn peek(dir: &Path) -> Result<(Option<NodeId>, Option<StoredMesh>), StoreError> {
     let identity: Option<Seed> = IDENTITY.read(dir)?;
     Ok((identity.map(|seed| seed.into_key().id()), MEMBERSHIP.read(dir)?))
+}
+
+/// How far the audit had come when its head was last written; `None` where there is no head.
+pub fn audit_head(dir: &Path) -> Result<Option<audit::Head>, StoreError> {
+    Ok(AUDIT_HEAD.read(dir)?)
+}
+
+/// For the audit's own thread, which runs in the process that holds the folder's lock. On disk when this returns.
+pub fn save_audit_head(dir: &Path, head: &audit::Head) -> Result<(), StoreError> {
+    Ok(AUDIT_HEAD.write(dir, head)?)
 }
 
 /// Whether the folder takes a small file, which is gone afterwards.

@@ -8,6 +8,7 @@ use atmo_capabilities::view::{Condition, Routable, Standing};
 use atmo_protocol::{BodyHash, Mode, NodeId, Roles};
 use serde_json::{Value, json};
 
+use crate::audit;
 use crate::backends::BackendStatus;
 use crate::control::CommandError;
 use crate::driver::{Contact, KnownNode};
@@ -46,6 +47,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "open_circuits": open_circuits,
         "distrusted": distrusted(node),
         "refused": tally,
+        "audit": node.store.audit().state(),
         "running": node.executor.provider.load().0,
         "warnings": warnings(node, &nodes),
         "uptime_s": node.started.elapsed().as_secs(),
@@ -102,6 +104,7 @@ fn warnings(node: &Node, nodes: &[KnownNode]) -> Vec<String> {
         let mut models = reachable(node).filter(|(entry, _)| entry.capability.can_chat()).peekable();
         models.peek().is_some() && models.all(|(entry, _)| entry.capability.facts.demonstration)
     };
+    warnings.extend(audit(node));
     if demonstration_alone {
         warnings.push(
             "the only model in the mesh is the built-in demonstration model: start Ollama or another engine for real answers"
@@ -109,6 +112,18 @@ fn warnings(node: &Node, nodes: &[KnownNode]) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// What is missing in the record, and why.
+fn audit(node: &Node) -> Option<String> {
+    let audit::State { lost, problem, .. } = node.store.audit().state();
+    match (lost, problem) {
+        (0, None) => None,
+        (lost, Some(problem)) => Some(format!("the audit cannot be written ({problem}); {lost} events are missing so far")),
+        (lost, None) => {
+            Some(format!("{lost} events are missing in the audit since this start; `atmo audit list --kind lost` says when"))
+        }
+    }
 }
 
 /// How this node's membership was ended, if it was.

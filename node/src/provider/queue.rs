@@ -189,7 +189,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn key(name: &str) -> Caller {
-        Caller::Key(name.to_owned())
+        Caller::Key { id: name.to_owned(), name: name.to_owned() }
     }
 
     /// Lets `caller` wait, and returns once it does.

@@ -13,6 +13,7 @@ use futures::stream;
 use super::Api;
 use super::errors::{ApiError, broken_off_event};
 use super::guard::Visitor;
+use crate::audit::Event;
 use crate::execute::{Answer, Ask};
 use crate::prompt::{self, Prompt};
 
@@ -34,7 +35,9 @@ pub fn read(api: &Api, visitor: &Visitor, operation: Operation, headers: &Header
     let prompt = prompt::read(operation, &body).map_err(|error| ApiError::invalid(error.param, error.message))?;
     let mut constraints = constraints(&prompt, headers).map_err(|error| ApiError::invalid(Some("atmo"), error.to_string()))?;
     let model = ModelChoice::parse(&prompt.model);
-    restrict(visitor, &model, &mut constraints)?;
+    restrict(visitor, &model, &mut constraints).inspect_err(|_| {
+        api.executor.audit.note(Event::key_refused(Some(&visitor.caller), "model not allowed"));
+    })?;
     let body = match &prompt.atmo {
         Some(_) => prompt::without_atmo(&body).map_err(|error| ApiError::invalid(None, error.to_string()))?.into(),
         None => body,

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::errors::ApiError;
+use crate::audit::Event;
 use crate::caller::Caller;
 use crate::keys::{Denied, KEY_PREFIX, Key, Keys};
 
@@ -83,7 +84,7 @@ pub async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: 
     };
     let Ok(place) = Arc::clone(&guard.places).try_acquire_owned() else { return ApiError::too_many().into_response() };
     let mut revoked = key.as_ref().map(|key| Box::pin(key.revoked().cancelled_owned()));
-    let caller = key.as_ref().map_or(Caller::Owner, |key| Caller::Key(key.stored.id.clone()));
+    let caller = key.as_ref().map_or(Caller::Owner, |key| key.caller());
     let place_of_key = place_of_key.map(Arc::new);
     request.extensions_mut().insert(Visitor { caller, key, place: place_of_key.clone() });
     let response = match &mut revoked {
@@ -135,16 +136,32 @@ impl Guard {
         let given = key_in(headers);
         let key = given.and_then(|text| self.keys.find(text));
         match (&key, given) {
-            (None, None) if self.keys_only => return Err(ApiError::no_key()),
+            (None, None) if self.keys_only => return Err(self.refused(None, "no key", ApiError::no_key())),
             // Clients send any text where a key must be; one of ours that is no more means its holder no good.
-            (None, Some(text)) if self.keys_only || text.starts_with(KEY_PREFIX) => return Err(ApiError::wrong_key()),
+            (None, Some(text)) if self.keys_only || text.starts_with(KEY_PREFIX) => {
+                return Err(self.refused(None, "wrong or revoked key", ApiError::wrong_key()));
+            }
             _ => {}
         }
-        let place = key.as_ref().map(|key| key.admit()).transpose().map_err(|denied| match denied {
-            Denied::TooOften { retry_after } => ApiError::rate_limited(retry_after),
-            Denied::TooManyAtOnce { max } => ApiError::too_many_of_key(max),
-        })?;
+        let place = key.as_ref().map(|key| key.admit().map_err(|denied| self.denied(key, denied))).transpose()?;
+        if let Some(key) = &key {
+            self.keys.note_use(key);
+        }
         Ok((key, place))
+    }
+
+    fn denied(&self, key: &Key, denied: Denied) -> ApiError {
+        match denied {
+            Denied::TooOften { retry_after } => self.refused(Some(key), "too often", ApiError::rate_limited(retry_after)),
+            Denied::TooManyAtOnce { max } => self.refused(Some(key), "too many at once", ApiError::too_many_of_key(max)),
+        }
+    }
+
+    /// Records that a request was turned away, and why.
+    fn refused(&self, key: Option<&Key>, reason: &'static str, error: ApiError) -> ApiError {
+        let caller = key.map(Key::caller);
+        self.keys.audit().note(Event::key_refused(caller.as_ref(), reason));
+        error
     }
 
     fn check_names(&self, headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), ApiError> {
