@@ -29,3 +29,4 @@ mod routing;
 mod rude_clients;
 mod starting;
 mod strangers;
+mod trusting;

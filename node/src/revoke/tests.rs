@@ -4,6 +4,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::membership::{Grant, accept, current, current_or_private, invite, redeem, revocations};
 
+/// What certificates are issued for here.
+const LIFE_MS: u64 = 90 * 24 * 3_600_000;
 const NOW: u64 = 1_700_000_000_000;
 
 struct Folder {
@@ -33,7 +35,7 @@ impl Folder {
     /// Admits a new folder with `roles`.
     fn admits(&self, roles: Roles) -> Self {
         let (other, code) = (Self::new(), self.code(roles));
-        let joined = redeem(&self.store, &code.invitation_key().id(), &other.id(), NOW).unwrap();
+        let joined = redeem(&self.store, &code.invitation_key().id(), &other.id(), LIFE_MS, NOW).unwrap();
         accept(&other.store, &code, &joined.chain, joined.mesh_name, NOW / 1000).unwrap();
         other
     }
@@ -132,7 +134,7 @@ fn an_invitation_is_revoked_by_its_code_or_its_id() {
         assert_eq!((json["kind"].as_str(), json["id"].as_str()), (Some("invitation"), Some(id.to_string().as_str())));
         assert!(!json["until"].is_null());
         assert!(founder.kept().refuses_invitation(&id).is_some());
-        let refused = redeem(&founder.store, &id, &Folder::new().id(), NOW).unwrap_err().to_string();
+        let refused = redeem(&founder.store, &id, &Folder::new().id(), LIFE_MS, NOW).unwrap_err().to_string();
         assert!(refused.contains("revoked"), "{refused}");
     }
     let elsewhere = self::founder().code(Roles::MEMBER).encode();
