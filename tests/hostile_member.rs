@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atmo::admission::Gate;
+use atmo::exchange::{self, RequestHead, Verdict, Why};
 use atmo::mesh_change::Current;
 use atmo::store::Store;
-use atmo::exchange::{self, RequestHead, Verdict, Why};
 use atmo::swarm::streams::{CONTROL, DATA};
 use atmo::{membership, peer, swarm};
 use atmo_adapters::Operation;
@@ -228,7 +228,11 @@ async fn roles_are_checked_by_those_who_are_asked() {
     let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_millis() as u64;
     let record = NodeRecord { lease_until_ms: wall_ms + 600_000, capabilities: vec![offered], ..record(&store) };
     let announcement = Announcement::seal(record, store.identity()).expect("it is well formed");
-    send(&mut stream, &Frame::Push(Push { records: vec![announcement.bytes], bodies: vec![body.bytes], ..Push::default() }).encode()).await;
+    send(
+        &mut stream,
+        &Frame::Push(Push { records: vec![announcement.bytes], bodies: vec![body.bytes], ..Push::default() }).encode(),
+    )
+    .await;
     until(PATIENCE, "the founder blames it", async || {
         let status = founder.json(&["status"]).await;
         status["refused"]["blamed"].as_object().is_some_and(|blamed| !blamed.is_empty())

@@ -110,7 +110,8 @@ fn aged_mesh(founder: &Setup, founded_days: u64, members: &[(&Setup, Roles, u64)
     store.save_membership(&stored(Some(root), &chain)).expect("it can be written");
     for (serial, (member, roles, days)) in (100..).zip(members) {
         let folder = Store::open(&member.data_folder()).expect("the folder is new");
-        let issued = issue(store.identity(), &chain, &folder.node_id(), *roles, now_ms() - days * DAY_MS, serial).expect("the founder may");
+        let issued = issue(store.identity(), &chain, &folder.node_id(), *roles, now_ms() - days * DAY_MS, serial)
+            .expect("the founder may");
         folder.save_membership(&stored(None, &issued)).expect("it can be written");
     }
     mesh

@@ -280,19 +280,19 @@ impl Gate {
 
 /// What whoever asked for a certificate is told, the rest is logged.
 fn issued(outcome: Result<Result<Joined, RedeemError>, tokio::task::JoinError>) -> Result<Joined, Refusal> {
-        match outcome {
-            Ok(Ok(joined)) => Ok(joined),
-            Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
-            Ok(Err(RedeemError::Issue(error))) => {
-                tracing::warn!(%error, "no certificate was issued to one who has a right to it");
-                Err(Refusal::MayNotAdmit)
-            }
-            Ok(Err(RedeemError::Membership(error))) => {
-                tracing::error!(%error, "no certificate was issued to one who has a right to it");
-                Err(Refusal::CouldNotSave)
-            }
-            Err(_) => Err(Refusal::CouldNotSave),
+    match outcome {
+        Ok(Ok(joined)) => Ok(joined),
+        Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
+        Ok(Err(RedeemError::Issue(error))) => {
+            tracing::warn!(%error, "no certificate was issued to one who has a right to it");
+            Err(Refusal::MayNotAdmit)
         }
+        Ok(Err(RedeemError::Membership(error))) => {
+            tracing::error!(%error, "no certificate was issued to one who has a right to it");
+            Err(Refusal::CouldNotSave)
+        }
+        Err(_) => Err(Refusal::CouldNotSave),
+    }
 }
 
 /// A handshake of the holder of `key` with `peer`, from now.

@@ -34,12 +34,7 @@ pub struct Wanted {
 }
 
 /// Finds out whom `word` means; this node where there is none. `nodes` are those known beyond the folder.
-pub fn wanted(
-    store: &Store,
-    membership: &Membership,
-    word: Option<&str>,
-    nodes: Vec<KnownMember>,
-) -> Result<Wanted, ShowError> {
+pub fn wanted(store: &Store, membership: &Membership, word: Option<&str>, nodes: Vec<KnownMember>) -> Result<Wanted, ShowError> {
     let known = Known::of(store, membership, nodes)?;
     let me = membership.member.node;
     let node = word.map_or(Ok(me), |word| known.resolve_node(word))?;

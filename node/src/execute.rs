@@ -217,10 +217,7 @@ impl Executor {
         let label = match &outcome {
             Ok(_) => "answered",
             Err(
-                ExecuteError::NothingFits(_)
-                | ExecuteError::NoRole(_)
-                | ExecuteError::Away { .. }
-                | ExecuteError::Resting { .. },
+                ExecuteError::NothingFits(_) | ExecuteError::NoRole(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. },
             ) => "nothing_fits",
             Err(ExecuteError::AllFailed(_)) => "failed",
         };

@@ -8,7 +8,9 @@ use atmo_protocol::admission::{CLOCK_SKEW_MS_MAX, Joined, Refusal};
 use atmo_protocol::invitation::{
     Introducer, InvitationSecret, InviteError, JoinCode, Ledger, LedgerError, Redeemers, Redemption, Terms,
 };
-use atmo_protocol::membership::{ChainError, IssueError, RevocationsError, Subject, UnknownRole, found_mesh, issue_from_root, issue_lasting};
+use atmo_protocol::membership::{
+    ChainError, IssueError, RevocationsError, Subject, UnknownRole, found_mesh, issue_from_root, issue_lasting,
+};
 use atmo_protocol::{Chain, Member, MeshId, NodeId, Revocations, Roles};
 use serde_json::{Value, json};
 

@@ -29,7 +29,9 @@ use std::sync::Arc;
 
 pub use refusal::{Refusal, Refused, Side};
 
-use self::frame::{Frame, Grant, Hello, JoinBody, JoinProof, MAGIC, PURPOSE_JOIN, PURPOSE_MEMBER, PURPOSE_RENEW, Proof, ProofBody};
+use self::frame::{
+    Frame, Grant, Hello, JoinBody, JoinProof, MAGIC, PURPOSE_JOIN, PURPOSE_MEMBER, PURPOSE_RENEW, Proof, ProofBody,
+};
 use self::frame::{Signing, Transcript, VERSION_MAX, VERSION_MIN, Verdict, common_version, mesh_tag};
 use crate::codec;
 use crate::identity::{MeshId, NodeId, NodeKey};

@@ -20,7 +20,11 @@ pub async fn cert(session: &Session, command: CertCommand) -> Result<ExitCode, S
         Some(running) => running.request(Request::CertShow { node }, |_| Ok(())).await?,
         None => from_folder(session, node.as_deref())?,
     };
-    if session.json { print::json(&shown)? } else { print::line(&print::fields(&for_people(&shown)))? }
+    if session.json {
+        print::json(&shown)?
+    } else {
+        print::line(&print::fields(&for_people(&shown)))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -114,7 +114,8 @@ fn meant(all: &Value, word: &str) -> Result<Option<Value>, Stop> {
 /// `invitation 0a1b2c3d4e (the phone), 1 of 4 uses spent`
 fn described(invitation: &Value) -> String {
     let id: String = print::show(&invitation["id"]).chars().take(atmo_protocol::identity::SHORT_ID_CHARS).collect();
-    let label = invitation["label"].as_str().filter(|label| !label.is_empty()).map_or_else(String::new, |label| format!(" ({label})"));
+    let label =
+        invitation["label"].as_str().filter(|label| !label.is_empty()).map_or_else(String::new, |label| format!(" ({label})"));
     format!("invitation {id}{label}, {} of {} uses spent,", print::show(&invitation["spent"]), print::show(&invitation["uses"]))
 }
 

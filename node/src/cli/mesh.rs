@@ -77,13 +77,7 @@ pub async fn invite(session: &Session, arguments: InviteArguments) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn invite_without_node(
-    session: &Session,
-    ttl: Duration,
-    uses: u32,
-    roles: &[String],
-    label: String,
-) -> Result<Value, Stop> {
+fn invite_without_node(session: &Session, ttl: Duration, uses: u32, roles: &[String], label: String) -> Result<Value, Stop> {
     let roles = membership::parse_roles(roles).map_err(CommandError::usage)?;
     let grant = Grant { ttl_ms: ttl.as_secs() * 1000, uses, roles, label };
     let store = session.store()?;

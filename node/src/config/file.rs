@@ -11,8 +11,8 @@ use atmo_protocol::record::OWN_TEXTS_MAX;
 use serde::Deserialize;
 
 use super::ConfigError;
-use crate::admission::LIFE_MS_DEFAULT;
 use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin, WrongValue};
+use crate::admission::LIFE_MS_DEFAULT;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Longest file that is read.

@@ -540,13 +540,8 @@ fn waiting() -> Vec<Handshake> {
     let mut fresh = Handshake::new(founder(MEMBER));
     let context = Context { transcript: Transcript::new((&key(1).id(), b""), (&key(2).id(), b"")), version: 1 };
     let mut all = vec![Handshake::new(newcomer(&code))];
-    for state in [
-        State::Proof(context),
-        State::JoinProof(context),
-        State::RenewProof(context),
-        State::Redeeming,
-        State::Finished,
-    ] {
+    for state in [State::Proof(context), State::JoinProof(context), State::RenewProof(context), State::Redeeming, State::Finished]
+    {
         let mut handshake = Handshake::new(founder(MEMBER));
         handshake.state = state;
         all.push(handshake);
