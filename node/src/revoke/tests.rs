@@ -28,7 +28,7 @@ impl Folder {
     }
 
     fn code(&self, roles: Roles) -> JoinCode {
-        let grant = Grant { ttl_ms: 3_600_000, uses: 4, roles };
+        let grant = Grant { ttl_ms: 3_600_000, uses: 4, roles, label: String::new() };
         invite(&self.store, grant, vec!["/ip4/192.0.2.1/udp/1/quic-v1".to_owned()], NOW).unwrap().code.parse().unwrap()
     }
 
@@ -190,7 +190,8 @@ fn a_node_does_not_cut_itself_off_by_accident() {
     let forced = RevokeRequest { force: true, ..request("study") };
     admin.revokes(&forced, &nodes);
     assert!(matches!(admin.prepare(&request("cellar"), &nodes), Err(RevokeError::RevokedItself(_))));
-    assert!(invite(&admin.store, Grant { ttl_ms: 1, uses: 1, roles: Roles::MEMBER }, vec!["/x".into()], NOW).is_err());
+    let grant = Grant { ttl_ms: 1, uses: 1, roles: Roles::MEMBER, label: String::new() };
+    assert!(invite(&admin.store, grant, vec!["/x".into()], NOW).is_err());
 }
 
 #[test]
