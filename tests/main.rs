@@ -30,3 +30,4 @@ mod routing;
 mod rude_clients;
 mod starting;
 mod strangers;
+mod trusting;

@@ -46,7 +46,9 @@ async fn roles_are_kept_and_said() {
     assert!(said(&provider).await.contains("lacks the role `consume`"));
     assert_eq!(provider.models().await, ["near-model"], "what it may not ask it does not list");
     assert_eq!(provider.chat("near-model", false).await.status(), 200);
-    assert_eq!(provider.chat("far-model", false).await.status(), 404);
+    let refused = provider.chat("far-model", false).await;
+    assert_eq!(refused.status(), 403);
+    assert!(refused.text().await.expect("it is text").contains("lacks the role `consume`"));
 }
 
 /// A member whose mesh is switched off says so, and whom it tried.

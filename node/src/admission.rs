@@ -6,7 +6,7 @@
 
 pub mod channel;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,9 +15,9 @@ use arc_swap::ArcSwap;
 use atmo_protocol::admission::{
     Admission, Handshake, HandshakeConfig, Joined, Progress, Purpose, Redeem, Refusal, Refused, Side, Step,
 };
-use atmo_protocol::membership::{Chain, Revocation, Revocations, Roles};
+use atmo_protocol::membership::{Chain, Member, Revocation, Revocations, Roles};
 use atmo_protocol::wire::VerifiedChain;
-use atmo_protocol::{NodeId, NodeKey};
+use atmo_protocol::{CertificateHash, NodeId, NodeKey};
 use libp2p::PeerId;
 use libp2p::core::muxing::StreamMuxerBox;
 use tokio::sync::{Semaphore, mpsc};
@@ -37,6 +37,12 @@ const REDEMPTIONS_AT_ONCE: usize = 4;
 /// Revocations that peers showed when they refused us, waiting for the loop. One is enough to know; what is over is shown again.
 const SHOWN_WAITING_MAX: usize = 16;
 
+/// Renewals that are remembered: whoever lost the reply gets the same certificate, and asking again and again costs nothing.
+const RENEWALS_KEPT_MAX: usize = 64;
+/// How long the certificates issued here last, unless the configuration says otherwise: what nobody renews ends within a season, and a
+/// machine that was away for a month comes back without even being late.
+pub const LIFE_MS_DEFAULT: u64 = 90 * 24 * 3_600_000;
+
 /// Admits members, answers newcomers, refuses the rest.
 pub struct Gate {
     key: NodeKey,
@@ -49,6 +55,9 @@ pub struct Gate {
     shown: mpsc::Sender<Arc<Revocation>>,
     shown_to_loop: Mutex<Option<mpsc::Receiver<Arc<Revocation>>>>,
     redemptions: Semaphore,
+    /// By the certificate that was renewed, the latest last.
+    renewed: Mutex<VecDeque<(CertificateHash, Joined)>>,
+    life_ms: u64,
 }
 
 /// A member that was let in, and when last.
@@ -66,7 +75,7 @@ pub enum NotAdmitted {
     TimedOut,
     #[error("the connection broke during admission ({0})")]
     Broken(io::Error),
-    #[error("a newcomer was given its certificate and will come again")]
+    #[error("the node was given its certificate and will come again")]
     Granted,
     #[error("the peer's key is not an Ed25519 key")]
     OtherKey,
@@ -84,7 +93,19 @@ impl Gate {
             shown,
             shown_to_loop: Mutex::new(Some(shown_to_loop)),
             redemptions: Semaphore::new(REDEMPTIONS_AT_ONCE),
+            renewed: Mutex::default(),
+            life_ms: LIFE_MS_DEFAULT,
         }
+    }
+
+    /// Certificates issued here last so long.
+    pub fn issuing_for(self, life_ms: u64) -> Self {
+        Self { life_ms, ..self }
+    }
+
+    /// This node has another certificate of the same mesh: whoever was admitted stays so.
+    pub fn renew_own(&self, current: &Current) {
+        self.chain.store(Arc::clone(&current.decoded));
     }
 
     /// The node is in another mesh now, or in the same by another certificate: whoever was admitted before is a stranger.
@@ -125,6 +146,11 @@ impl Gate {
         self.admitted().get(node).map(|admitted| Arc::clone(&admitted.chain))
     }
 
+    /// What this node's own certificate allows.
+    pub fn own_roles(&self) -> Roles {
+        self.chain.load().certificates().last().map_or(Roles::NONE, |own| own.roles)
+    }
+
     pub fn roles(&self, node: &NodeId) -> Option<Roles> {
         self.chain_of(node).map(|chain| chain.member.roles)
     }
@@ -151,7 +177,7 @@ impl Gate {
                 self.record(node_id(&peer), &why);
                 let peer = node_id(&peer).map_or_else(|| peer.to_string(), |node| node.short());
                 match &why {
-                    NotAdmitted::Granted => tracing::info!(peer, "a newcomer was admitted to the mesh"),
+                    NotAdmitted::Granted => tracing::info!(peer, "a node was given its certificate"),
                     _ => tracing::debug!(peer, %why, "connection not admitted"),
                 }
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
@@ -238,20 +264,56 @@ impl Gate {
         tracing::info!(name = redeem.name, node = redeem.node.short(), "a newcomer shows a join code");
         let _place = self.redemptions.try_acquire().map_err(|_| Refusal::Busy)?;
         let store = Arc::clone(&self.store);
-        let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, &redeem.name, wall_ms());
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(joined)) => Ok(joined),
-            Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
-            Ok(Err(RedeemError::Issue(error))) => {
-                tracing::warn!(%error, "a newcomer with a valid code was not admitted");
-                Err(Refusal::MayNotAdmit)
-            }
-            Ok(Err(RedeemError::Membership(error))) => {
-                tracing::error!(%error, "a newcomer with a valid code was not admitted");
-                Err(Refusal::CouldNotSave)
-            }
-            Err(_) => Err(Refusal::CouldNotSave),
+        let life_ms = self.life_ms;
+        let work = move || membership::redeem(&store, &redeem.invitation, &redeem.node, &redeem.name, life_ms, wall_ms());
+        issued(tokio::task::spawn_blocking(work).await)
+    }
+
+    async fn answer_renewal(&self, handshake: &mut Handshake, member: Member) -> Step {
+        match self.renew(member).await {
+            Ok(renewed) => handshake.grant(renewed.chain.bytes(), renewed.mesh_name.as_deref()),
+            Err(refusal) => handshake.refuse(refusal),
         }
+    }
+
+    /// A new certificate for one that is due; the same again for the same.
+    async fn renew(&self, member: Member) -> Result<Joined, Refusal> {
+        let _place = self.redemptions.try_acquire().map_err(|_| Refusal::Busy)?;
+        let before = member.certificate;
+        let known = self.renewed().iter().find(|(certificate, _)| *certificate == before).map(|(_, joined)| joined.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let (store, life_ms, node) = (Arc::clone(&self.store), self.life_ms, member.node);
+        let joined = issued(tokio::task::spawn_blocking(move || membership::renew(&store, &member, life_ms, wall_ms())).await)?;
+        tracing::info!(node = node.short(), "a member's certificate was renewed");
+        let mut renewed = self.renewed();
+        if renewed.len() >= RENEWALS_KEPT_MAX {
+            renewed.pop_front();
+        }
+        renewed.push_back((before, joined.clone()));
+        Ok(joined)
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, VecDeque<(CertificateHash, Joined)>> {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What whoever asked for a certificate is told, the rest is logged.
+fn issued(outcome: Result<Result<Joined, RedeemError>, tokio::task::JoinError>) -> Result<Joined, Refusal> {
+    match outcome {
+        Ok(Ok(joined)) => Ok(joined),
+        Ok(Err(RedeemError::Refused(refusal))) => Err(refusal),
+        Ok(Err(RedeemError::Issue(error))) => {
+            tracing::warn!(%error, "no certificate was issued to one who has a right to it");
+            Err(Refusal::MayNotAdmit)
+        }
+        Ok(Err(RedeemError::Membership(error))) => {
+            tracing::error!(%error, "no certificate was issued to one who has a right to it");
+            Err(Refusal::CouldNotSave)
+        }
+        Err(_) => Err(Refusal::CouldNotSave),
     }
 }
 
@@ -277,7 +339,7 @@ pub fn begin(key: &NodeKey, peer: NodeId, purpose: Purpose, revocations: Arc<Rev
 /// How a handshake ended well.
 pub enum End {
     Admitted(Admission),
-    /// Only for whoever came with a code.
+    /// Only for whoever came for a certificate.
     Joined(Joined),
 }
 
@@ -293,11 +355,17 @@ pub async fn converse(channel: &mut Channel, mut handshake: Handshake, redeemer:
                 None => handshake.refuse(Refusal::MayNotAdmit),
             };
         }
+        if let Progress::Renew(member) = &step.progress {
+            step = match redeemer {
+                Some(gate) => gate.answer_renewal(&mut handshake, member.clone()).await,
+                None => handshake.refuse(Refusal::MayNotAdmit),
+            };
+        }
         if let Some(frame) = &step.send {
             channel.send(frame).await.map_err(NotAdmitted::Broken)?;
         }
         match step.progress {
-            Progress::Continue | Progress::Redeem(_) => {}
+            Progress::Continue | Progress::Redeem(_) | Progress::Renew(_) => {}
             Progress::Admitted(admission) => return Ok(End::Admitted(admission)),
             Progress::Joined(joined) => return Ok(End::Joined(joined)),
             Progress::Granted => return Err(NotAdmitted::Granted),

@@ -18,11 +18,14 @@ use crate::logging;
 mod ask;
 mod audit;
 mod bench;
+mod cert;
 mod chat;
 mod evaluation;
+mod invites;
 mod key;
 mod mesh;
 pub mod print;
+mod qr;
 mod revoke;
 mod session;
 mod show;
@@ -72,8 +75,12 @@ enum Command {
     #[command(subcommand)]
     Mesh(MeshCommand),
     /// Print a join code that admits other machines
-    #[command(after_help = "Examples:\n  atmo invite\n  atmo invite --ttl 7d --uses 5\n  atmo invite --roles consume")]
+    #[command(after_help = "Examples:\n  atmo invite\n  atmo invite --ttl 7d --uses 5\n  atmo invite --roles consume\n  \
+                      atmo invite --label \"the phone\" --qr")]
     Invite(InviteArguments),
+    /// List the invitations made here, or take one back
+    #[command(subcommand)]
+    Invites(InvitesCommand),
     /// Join the mesh that a code stands for
     #[command(after_help = "Example:\n  atmo join CODE        CODE comes from `atmo invite` on a member")]
     Join {
@@ -88,6 +95,9 @@ enum Command {
     /// List what is revoked in the mesh, by whom and when
     #[command(after_help = "Examples:\n  atmo revocations\n  atmo revocations --json")]
     Revocations,
+    /// Show certificates: who is a member by whose word, with which roles, until when
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Leave the mesh; the node keeps its identity
     #[command(after_help = "Example:\n  atmo leave")]
     Leave,
@@ -181,6 +191,16 @@ enum MeshCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum CertCommand {
+    /// Show this node's certificate and what it hangs from, or a member's
+    #[command(after_help = "Examples:\n  atmo cert show\n  atmo cert show laptop\n  atmo cert show 0a1b2c3d4e --json")]
+    Show {
+        /// A member, by name, id or the id's beginning [default: this node]
+        node: Option<String>,
+    },
+}
+
 #[derive(Debug, Args)]
 struct InviteArguments {
     /// How long the code can be used: 90s, 30m, 24h, 7d
@@ -192,6 +212,36 @@ struct InviteArguments {
     /// What they may do: consume, provide, issue, admin
     #[arg(long, default_value = "consume,provide", value_delimiter = ',')]
     roles: Vec<String>,
+    /// What to call the invitation in `atmo invites list`
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
+    /// Draw the code as a QR code, too
+    #[arg(long, conflicts_with = "json")]
+    qr: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum InvitesCommand {
+    /// List the invitations that admit somebody, with what is left of them
+    #[command(after_help = "Examples:\n  atmo invites list\n  atmo invites list --all --json")]
+    List(InvitesListArguments),
+    /// Let an invitation admit nobody any more; whom it admitted stays
+    #[command(after_help = "Examples:\n  atmo invites revoke CODE\n  atmo invites revoke 0a1b2c3d4e --yes")]
+    Revoke {
+        /// The code, the invitation's id as `atmo invites list` shows it, or the id's beginning
+        #[arg(value_name = "ID|CODE")]
+        invitation: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InvitesListArguments {
+    /// Also those that were revoked or used up, or have expired
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -444,9 +494,11 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Down => talk(common, mesh::down),
         Command::Mesh(MeshCommand::Create { name }) => talk(common, async |session| mesh::create(session, name).await),
         Command::Invite(arguments) => talk(common, async |session| mesh::invite(session, arguments).await),
+        Command::Invites(command) => talk(common, async |session| invites::invites(session, command).await),
         Command::Join { code } => talk(common, async |session| mesh::join(session, code).await),
         Command::Revoke(arguments) => talk(common, async |session| revoke::revoke(session, arguments).await),
         Command::Revocations => talk(common, revoke::revocations),
+        Command::Cert(command) => talk(common, async |session| cert::cert(session, command).await),
         Command::Leave => talk(common, mesh::leave),
         Command::Status => talk(common, show::status),
         Command::Nodes(arguments) => talk(common, async |session| show::nodes(session, arguments.all).await),

@@ -1,6 +1,8 @@
 //! What the running node does for each command of the control socket, and the JSON it answers with.
 
+mod certificates;
 mod intent;
+mod invites;
 pub mod keys;
 mod report;
 mod revoke;
@@ -40,10 +42,13 @@ impl Handler for Commands {
                 intent::answer(node, asked, explain, stream.then_some(deltas)).await
             }
             Request::Invite(request) => mesh_change::invite(node, request).await,
+            Request::Invites { all } => invites::list(node, all).await,
+            Request::InviteRevoke { invitation } => invites::revoke(node, &invitation).await,
             Request::Join { code } => mesh_change::join(node, &code).await,
             Request::Leave => mesh_change::leave(node).await,
             Request::Revoke(request) => revoke::revoke(node, request).await,
             Request::Revocations => Ok(revoke::list(node)),
+            Request::CertShow { node: word } => certificates::show(node, word.as_deref()).await,
             Request::MeshCreate { name } => mesh_change::create(node, name).await,
             Request::KeyCreate(_) | Request::KeyList | Request::KeyRevoke { .. } => keys::answer(&node.keys, request),
             Request::Down => {

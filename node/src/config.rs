@@ -15,7 +15,7 @@ mod file;
 mod value;
 
 pub(crate) use file::EXEMPLAR_BYTES_MAX;
-pub use file::{About, Backend, BackendKind, ConfigFile, Draw, Energy, Limits, Network};
+pub use file::{About, Backend, BackendKind, ConfigFile, Draw, Energy, Limits, Mesh, Network};
 pub use value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin};
 
 use crate::{logging, platform};
@@ -51,6 +51,7 @@ pub struct Config {
     pub backends: Vec<Backend>,
     pub limits: Limits,
     pub network: Network,
+    pub mesh: Mesh,
     pub log: String,
 }
 
@@ -178,6 +179,7 @@ impl Config {
             backends: file.backends,
             limits: file.limits,
             network: file.network,
+            mesh: file.mesh,
             log: log.map_or_else(|| logging::NODE_FILTER.to_owned(), String::from),
         })
     }

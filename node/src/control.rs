@@ -54,6 +54,15 @@ pub enum Request {
         history: Vec<serde_json::Value>,
     },
     Invite(InviteRequest),
+    /// The invitations made here; `all` adds those that admit nobody any more.
+    Invites {
+        all: bool,
+    },
+    /// An invitation made here admits nobody from now on.
+    InviteRevoke {
+        /// Its id.
+        invitation: String,
+    },
     Join {
         code: String,
     },
@@ -62,6 +71,11 @@ pub enum Request {
     Revoke(RevokeRequest),
     /// Everything revoked in the mesh.
     Revocations,
+    /// What a certificate says and whether it holds: this node's own, or a member's.
+    CertShow {
+        /// A name, an id or its beginning.
+        node: Option<String>,
+    },
     MeshCreate {
         name: Option<String>,
     },
@@ -88,6 +102,9 @@ pub struct InviteRequest {
     pub uses: u32,
     /// Names of roles: `consume`, `provide`, `issue`, `admin`.
     pub roles: Vec<String>,
+    /// What its maker calls it.
+    #[serde(default)]
+    pub label: String,
 }
 
 /// What is to be revoked.

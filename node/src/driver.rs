@@ -79,10 +79,14 @@ pub enum Command {
     Listening(oneshot::Sender<Vec<String>>),
     /// Every node whose record counts, and how it was admitted.
     Members(oneshot::Sender<Vec<KnownMember>>),
+    /// The certificate chain of a node whose record counts.
+    Chain(NodeId, oneshot::Sender<Option<Arc<VerifiedChain>>>),
     /// What this node's user revoked, when the coordinator has taken it.
     Revoke(Arc<Revocation>, oneshot::Sender<()>),
     /// Which linked peers hold all the revocations that this node holds.
     RevocationsAgreed(oneshot::Sender<Vec<(NodeId, bool)>>),
+    /// The node has another certificate of the same mesh; nothing ends.
+    Certificate(Arc<VerifiedChain>, oneshot::Sender<()>),
     /// The node is in another mesh now, or has another certificate: every connection ends and a new coordinator begins.
     Rejoin { membership: Member, found: Vec<(NodeId, Vec<String>)>, done: oneshot::Sender<()> },
 }
@@ -216,12 +220,20 @@ impl DriverHandle {
         self.ask(Command::Members).await
     }
 
+    pub async fn chain(&self, node: NodeId) -> Result<Option<Arc<VerifiedChain>>, Stopped> {
+        self.ask(|reply| Command::Chain(node, reply)).await
+    }
+
     pub async fn revoke(&self, revocation: Arc<Revocation>) -> Result<(), Stopped> {
         self.ask(|done| Command::Revoke(revocation, done)).await
     }
 
     pub async fn revocations_agreed(&self) -> Result<Vec<(NodeId, bool)>, Stopped> {
         self.ask(Command::RevocationsAgreed).await
+    }
+
+    pub async fn certificate(&self, chain: Arc<VerifiedChain>) -> Result<(), Stopped> {
+        self.ask(|done| Command::Certificate(chain, done)).await
     }
 
     pub async fn rejoin(&self, membership: Member, found: Vec<(NodeId, Vec<String>)>) -> Result<(), Stopped> {
@@ -571,11 +583,19 @@ impl Driver {
                 let known = |(record, member): (&NodeRecord, _)| KnownMember::new(Some(record.name.clone()), member);
                 _ = reply.send(self.coordinator.mesh().members().map(known).collect());
             }
+            Command::Chain(node, reply) => _ = reply.send(self.coordinator.mesh().chain_of(&node).cloned()),
             Command::Revoke(revocation, done) => {
                 self.handle(Input::Revoke(vec![revocation]));
                 _ = done.send(());
             }
             Command::RevocationsAgreed(reply) => _ = reply.send(self.coordinator.mesh().revocations_agreed().collect()),
+            Command::Certificate(chain, done) => {
+                self.parts.membership.chain = Arc::clone(&chain);
+                self.handle(Input::Certificate(chain));
+                // What it allows to offer may be something else.
+                self.handle(Input::Offer(self.offers.clone()));
+                _ = done.send(());
+            }
             Command::Rejoin { membership, found, done } => {
                 self.rejoin(membership, found);
                 _ = done.send(());

@@ -164,6 +164,12 @@ pub enum ExecuteError {
     /// Nobody was asked: the decision says why.
     #[error("{}", .0.reason)]
     NothingFits(Box<Decision>),
+    /// Nothing here fits, and this node's certificate does not let it ask others.
+    #[error(
+        "this node's certificate lacks the role `consume`, so it may ask nobody but itself, and nothing of its own fits ({}); a member \
+         with the role `admin` or `issue` can give it another certificate", .0.reason
+    )]
+    NoRole(Box<Decision>),
     /// Somebody who could have been asked failed several times and is left alone for a while.
     #[error("{}", .decision.reason)]
     Resting { decision: Box<Decision>, rest: Duration },
@@ -217,7 +223,9 @@ impl Executor {
         }
         let label = match &outcome {
             Ok(_) => "answered",
-            Err(ExecuteError::NothingFits(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. }) => "nothing_fits",
+            Err(
+                ExecuteError::NothingFits(_) | ExecuteError::NoRole(_) | ExecuteError::Away { .. } | ExecuteError::Resting { .. },
+            ) => "nothing_fits",
             Err(ExecuteError::AllFailed(_)) => "failed",
         };
         self.metrics.asked.with_label_values(&[label]).inc();
@@ -261,8 +269,17 @@ impl Executor {
         Err(ExecuteError::AllFailed(failed))
     }
 
+    /// Whether others offer something that only this node's certificate keeps it from asking.
+    fn role_forbids(&self) -> bool {
+        let others_offer = || self.view.load().entries().iter().any(|entry| entry.id.node != self.me);
+        self.mode_asks_others && !self.role_asks_others.load(Ordering::Relaxed) && others_offer()
+    }
+
     /// A named model that nobody offers is either a mistake or away.
     fn refused(&self, decision: Decision, model: &ModelChoice) -> ExecuteError {
+        if self.role_forbids() {
+            return ExecuteError::NoRole(decision.into());
+        }
         let unknown = match decision.refusal() {
             Some(Refusal::NoSuchModel { .. } | Refusal::NothingOffered) => true,
             // Known, and all who offer it are gone.
@@ -506,7 +523,7 @@ impl ExecuteError {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::NothingFits(decision) => decision.refusal(),
-            Self::Resting { .. } | Self::Away { .. } | Self::AllFailed(_) => None,
+            Self::NoRole(_) | Self::Resting { .. } | Self::Away { .. } | Self::AllFailed(_) => None,
         }
     }
 }

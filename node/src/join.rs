@@ -1,4 +1,5 @@
-//! Joining a mesh: dial the nodes that a code names, redeem it, come back with a certificate or with what every address gave.
+//! Joining a mesh: dial the nodes that a code names, redeem it, come back with a certificate or with what every address gave. Renewing one
+//! is the same with another purpose.
 //!
 //! Needs no swarm and no running node: a bare transport, one connection, one handshake. The connection ends with the join; as a member the
 //! node dials again.
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use atmo_protocol::admission::{Joined, Purpose, Refusal, Refused, Side};
 use atmo_protocol::invitation::{Introducer, JoinCode};
-use atmo_protocol::{NodeId, NodeKey};
+use atmo_protocol::{Chain, NodeId, NodeKey, Revocations};
 use futures::StreamExt as _;
 use futures::future::{self, Either};
 use futures::stream::FuturesUnordered;
@@ -92,16 +93,42 @@ fn told(tried: &[Tried], expired: &bool) -> String {
 
 /// Redeems `code` as the holder of `identity`. Changes nothing on disk. Takes at most [`JOIN_MAX`]; dropping the future gives up.
 pub async fn join_once(identity: &NodeKey, code: &JoinCode, name: &str) -> Result<Joined, JoinError> {
+    let purpose = Purpose::Join { code: code.clone(), name: name.to_owned() };
+    let expired = || crate::driver::clock::wall_ms() / 1000 > code.expires_s;
+    ask(identity, &purpose, &targets(code), &Arc::default()).await.map_err(|error| match error {
+        JoinError::NotReached { tried, .. } => JoinError::NotReached { tried, expired: expired() },
+        other => other,
+    })
+}
+
+/// Has `node` renew the certificate that `chain` ends in. Changes nothing on disk; dropping the future gives up.
+pub async fn renew_once(
+    identity: &NodeKey,
+    chain: &Arc<Chain>,
+    node: NodeId,
+    addresses: &[String],
+    revocations: &Arc<Revocations>,
+) -> Result<Joined, JoinError> {
+    let targets: Vec<_> = addresses.iter().filter_map(|text| Some((node, text.parse().ok()?))).collect();
+    ask(identity, &Purpose::Renew(Arc::clone(chain)), &targets, revocations).await
+}
+
+/// Asks at every address, each a little later than the one before, until one answers.
+async fn ask(
+    identity: &NodeKey,
+    purpose: &Purpose,
+    targets: &[(NodeId, Multiaddr)],
+    revocations: &Arc<Revocations>,
+) -> Result<Joined, JoinError> {
     let mut transport = swarm::transport(&peer::keypair(identity))?;
     let deadline = tokio::time::Instant::now() + JOIN_MAX;
-    let targets = targets(code);
     let mut attempts = FuturesUnordered::new();
     for (place, (node, address)) in targets.iter().enumerate() {
         let dialled = dial(&mut transport, address);
         let attempt = async move {
             tokio::time::sleep(HEAD_START * place as u32).await;
             let outcome = match dialled {
-                Ok(dialled) => attempt(identity, code, name, *node, dialled).await,
+                Ok(dialled) => attempt(identity, purpose, revocations, *node, dialled).await,
                 Err(error) => Err(Outcome::Other(error)),
             };
             (place, outcome)
@@ -134,7 +161,7 @@ pub async fn join_once(identity: &NodeKey, code: &JoinCode, name: &str) -> Resul
         address: address.to_string(),
         outcome: outcome.unwrap_or_else(|| "no answer in time".to_owned()),
     });
-    Err(JoinError::NotReached { tried: tried.collect(), expired: crate::driver::clock::wall_ms() / 1000 > code.expires_s })
+    Err(JoinError::NotReached { tried: tried.collect(), expired: false })
 }
 
 /// Every address of every introducer, in the code's order.
@@ -160,16 +187,21 @@ fn dial(transport: &mut Authenticated, address: &Multiaddr) -> Result<Dialled, S
     transport.dial(address.clone(), options).map_err(|error| format!("not an address this machine can dial ({error})"))
 }
 
-async fn attempt(identity: &NodeKey, code: &JoinCode, name: &str, node: NodeId, dialled: Dialled) -> Result<Joined, Outcome> {
+async fn attempt(
+    identity: &NodeKey,
+    purpose: &Purpose,
+    revocations: &Arc<Revocations>,
+    node: NodeId,
+    dialled: Dialled,
+) -> Result<Joined, Outcome> {
     let dialled = tokio::time::timeout(HANDSHAKE_MAX, dialled).await;
     let (found, muxer) =
         dialled.map_err(|_| Outcome::Other("no answer in time".into()))?.map_err(|error| Outcome::Other(plain(&error)))?;
     if peer::node_id(&found) != Some(node) {
-        return Err(Outcome::Other("another node answers there than the one that made the code".into()));
+        return Err(Outcome::Other("another node answers there than the one that was to be asked".into()));
     }
-    let purpose = Purpose::Join { code: code.clone(), name: name.to_owned() };
     let mut channel = Channel::new(muxer);
-    let handshake = admission::begin(identity, node, purpose, Arc::default());
+    let handshake = admission::begin(identity, node, purpose.clone(), Arc::clone(revocations));
     let outcome = tokio::time::timeout(HANDSHAKE_MAX, admission::converse(&mut channel, handshake, None)).await;
     channel.hang_up().await;
     match outcome {

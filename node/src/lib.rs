@@ -28,11 +28,14 @@ pub mod data_plane;
 pub mod exchange;
 
 pub mod admission;
+pub mod certificates;
 pub mod driver;
+pub mod invitations;
 pub mod join;
 pub mod membership;
 pub mod mesh_change;
 pub mod peer;
+pub mod renewal;
 pub mod revoke;
 pub mod swarm;
 

@@ -4,15 +4,19 @@
 //! commands that work without one call the same functions. Whoever calls brings the time; secrets come from the operating system.
 //! Deliberately absent: anything about connections. How a code reaches its redeemer is `join`'s affair.
 
-use atmo_protocol::admission::{Joined, Refusal};
+use atmo_protocol::admission::{CLOCK_SKEW_MS_MAX, Joined, Refusal};
 use atmo_protocol::invitation::{
     Introducer, InvitationSecret, InviteError, JoinCode, Ledger, LedgerError, Redeemers, Redemption, Terms,
 };
-use atmo_protocol::membership::{ChainError, IssueError, RevocationsError, UnknownRole, found_mesh, issue};
+use atmo_protocol::membership::{
+    ChainError, IssueError, RevocationsError, Subject, UnknownRole, found_mesh, issue_from_root, issue_lasting,
+};
 use atmo_protocol::{Chain, Member, MeshId, NodeId, Revocations, Roles};
 use serde_json::{Value, json};
 
 use crate::audit::{Event, Text};
+use crate::control::CommandError;
+use crate::revoke::{Known, KnownMember};
 use crate::store::{KnownPeer, Seed, Store, StoreError, StoredMesh};
 
 pub use atmo_protocol::date::{self, rfc3339};
@@ -48,14 +52,18 @@ pub struct Invite {
     pub expires_ms: u64,
     pub uses: u32,
     pub roles: Roles,
+    /// What its maker calls it; may be empty.
+    pub label: String,
 }
 
 /// What an invitation is to grant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
     pub ttl_ms: u64,
     pub uses: u32,
     pub roles: Roles,
+    /// What its maker calls it; may be empty.
+    pub label: String,
 }
 
 /// What a code asks of this node.
@@ -80,6 +88,8 @@ pub enum MembershipError {
     Revocations(#[from] RevocationsError),
     #[error(transparent)]
     Invite(#[from] InviteError),
+    #[error("this node may not invite: its certificate lacks the role `issue`; {}", whoever(.0))]
+    MayNotInvite(Vec<String>),
     #[error(transparent)]
     Role(#[from] UnknownRole),
     #[error("this node is in the mesh `{0}` with others; run `atmo leave` first")]
@@ -88,6 +98,8 @@ pub enum MembershipError {
     Named(String),
     #[error("a mesh's name has 1 to {NAME_BYTES_MAX} bytes on one line")]
     Name,
+    #[error("an invitation's label has no line breaks or other control characters")]
+    Label,
     #[error("{0}: it can invite nobody; `atmo leave`, then join with a new code if you are given one")]
     Revoked(String),
     #[error("this node is in no mesh yet; `atmo up` or `atmo mesh create` gives it one")]
@@ -98,6 +110,13 @@ pub enum MembershipError {
     NoAddress,
     #[error("the operating system gives no random bytes: {0}")]
     Randomness(#[from] std::io::Error),
+}
+
+fn whoever(issuers: &[String]) -> String {
+    match issuers {
+        [] => "run `atmo invite` on the node that founded the mesh, or on one whose roles include `issue`".to_owned(),
+        issuers => format!("run `atmo invite` on {}", issuers.join(" or ")),
+    }
 }
 
 /// Why a newcomer got no certificate.
@@ -174,7 +193,14 @@ impl Membership {
 impl Invite {
     /// What `atmo invite` prints as JSON.
     pub fn to_json(&self) -> Value {
-        json!({ "id": self.id.to_string(), "code": self.code, "expires_at": rfc3339(self.expires_ms), "uses": self.uses, "roles": role_names(self.roles) })
+        json!({
+            "id": self.id.to_string(),
+            "code": self.code,
+            "label": self.label,
+            "expires_at": rfc3339(self.expires_ms),
+            "uses": self.uses,
+            "roles": role_names(self.roles),
+        })
     }
 }
 
@@ -236,11 +262,17 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
     if let Some(revocation) = revocations(store, &membership.mesh, now_ms)?.refuses(&membership.member) {
         return Err(MembershipError::Revoked(crate::revoke::told(revocation, &membership.member.node)));
     }
+    if !membership.member.roles.contains(Roles::ISSUE) {
+        return Err(MembershipError::MayNotInvite(Known::of(store, &membership, Vec::new())?.issuers()));
+    }
     let _changing = store.change();
     let secret = random_secret()?;
-    let Grant { ttl_ms, uses, roles } = grant;
+    let Grant { ttl_ms, uses, roles, label } = grant;
+    if label.chars().any(char::is_control) {
+        return Err(MembershipError::Label);
+    }
     let expires_ms = now_ms.saturating_add(ttl_ms);
-    let terms = Terms { roles, uses, expires_ms, redeemers: Redeemers::Issuer, label: String::new() };
+    let terms = Terms { roles, uses, expires_ms, redeemers: Redeemers::Issuer, label: label.clone() };
     let mut ledger = ledger(store, &membership.mesh)?;
     ledger.invite(store.identity(), &membership.member, &secret, terms, now_ms)?;
     store.save_invitations(membership.mesh, ledger.encode())?;
@@ -256,12 +288,26 @@ pub fn invite(store: &Store, grant: Grant, addresses: Vec<String>, now_ms: u64) 
     };
     let id = code.invitation_key().id();
     store.audit().note(Event::Invited { invitation: id.to_string(), roles: roles.to_string(), uses, expires_ms });
-    Ok(Invite { id, code: code.encode(), expires_ms, uses, roles })
+    Ok(Invite { id, code: code.encode(), expires_ms, uses, roles, label })
 }
 
-/// Admits `node`, which calls itself `name` and proved to hold the key of `invitation`. The spend is on disk when this returns; asking again
-/// gives the same chain.
-pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, name: &str, now_ms: u64) -> Result<Joined, RedeemError> {
+/// What a node is told that may not invite: who can. `nodes` are those known beyond the folder.
+pub fn may_not_invite(store: &Store, nodes: Vec<KnownMember>) -> Result<CommandError, MembershipError> {
+    let membership = current(store)?.ok_or(MembershipError::None)?;
+    let error = MembershipError::MayNotInvite(Known::of(store, &membership, nodes)?.issuers());
+    Ok(CommandError::failed(error))
+}
+
+/// Admits `node`, which calls itself `name` and proved to hold the key of `invitation`, for `life_ms`. The spend is on disk when this
+/// returns; asking again gives the same chain.
+pub fn redeem(
+    store: &Store,
+    invitation: &NodeId,
+    node: &NodeId,
+    name: &str,
+    life_ms: u64,
+    now_ms: u64,
+) -> Result<Joined, RedeemError> {
     let _changing = store.change();
     let Some(stored) = store.membership()? else { return Err(Refusal::CodeUnknown.into()) };
     let membership = Membership::read(stored.clone())?;
@@ -275,7 +321,8 @@ pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, name: &str, now
         }
         Redemption::Refused(refusal) => return Err(refusal.into()),
     };
-    let chain = issue(store.identity(), &membership.chain, node, roles, now_ms, serial)?;
+    let subject = Subject { node: *node, roles, life_ms };
+    let chain = issue_lasting(store.identity(), &membership.chain, subject, now_ms, serial)?;
     let reserved = ledger.granted(invitation, node, &chain);
     debug_assert!(reserved, "the use was reserved just above");
     if !stored.shared {
@@ -290,6 +337,64 @@ pub fn redeem(store: &Store, invitation: &NodeId, node: &NodeId, name: &str, now
         serial,
     });
     Ok(Joined { chain, mesh_name })
+}
+
+/// A new certificate for a member whose own is due: the same key, the same roles as far as this node has them. The serial is on disk
+/// before it is used.
+pub fn renew(store: &Store, member: &Member, life_ms: u64, now_ms: u64) -> Result<Joined, RedeemError> {
+    let due_ms = member.renewed_from_ms();
+    if now_ms.saturating_add(CLOCK_SKEW_MS_MAX) < due_ms {
+        return Err(Refusal::NotDue { in_ms: due_ms - now_ms }.into());
+    }
+    let _changing = store.change();
+    let Some(membership) = current(store)?.filter(|membership| membership.mesh == member.mesh) else {
+        return Err(Refusal::MayNotAdmit.into());
+    };
+    let roles = member.roles.common(membership.member.roles);
+    if roles.is_empty() {
+        return Err(Refusal::MayNotAdmit.into());
+    }
+    let serial = take_serial(store, &membership.mesh)?;
+    let subject = Subject { node: member.node, roles, life_ms };
+    let chain = issue_lasting(store.identity(), &membership.chain, subject, now_ms, serial)?;
+    Ok(Joined { chain, mesh_name: membership.name })
+}
+
+/// The founder renews itself where the mesh's root key is; what it has then, if it was due.
+pub fn renew_by_root(store: &Store, now_ms: u64) -> Result<Option<Membership>, MembershipError> {
+    let _changing = store.change();
+    let Some(stored) = store.membership()? else { return Ok(None) };
+    let member = Membership::read(stored.clone())?.member;
+    let Some(root) = stored.root.as_ref().map(|seed| seed.key()) else { return Ok(None) };
+    if member.lineage.len() != 1 || now_ms < member.renewed_from_ms() {
+        return Ok(None);
+    }
+    let serial = take_serial(store, &stored.mesh)?;
+    let chain = issue_from_root(&root, &member.node, member.roles, now_ms, serial);
+    keep(store, StoredMesh { chain: chain.bytes().to_vec(), ..stored }).map(Some)
+}
+
+/// Takes what another member issued in place of this node's certificate. One that is not newer changes nothing.
+pub fn accept_renewed(store: &Store, chain: &Chain) -> Result<Membership, MembershipError> {
+    let _changing = store.change();
+    let stored = store.membership()?.ok_or(MembershipError::None)?;
+    let member = chain.verify(&stored.mesh)?;
+    if member.node != store.node_id() {
+        return Err(MembershipError::NotForUs);
+    }
+    let before = Membership::read(stored.clone())?;
+    if member.not_before_ms <= before.member.not_before_ms {
+        return Ok(before);
+    }
+    keep(store, StoredMesh { chain: chain.bytes().to_vec(), shared: true, ..stored })
+}
+
+/// On disk as taken when this returns.
+fn take_serial(store: &Store, mesh: &MeshId) -> Result<u64, MembershipError> {
+    let mut ledger = ledger(store, mesh)?;
+    let serial = ledger.take_serial();
+    store.save_invitations(*mesh, ledger.encode())?;
+    Ok(serial)
 }
 
 /// What `code` asks of this node, or why it cannot be followed.
@@ -375,7 +480,8 @@ fn keep(store: &Store, stored: StoredMesh) -> Result<Membership, MembershipError
     Membership::read(stored)
 }
 
-fn ledger(store: &Store, mesh: &MeshId) -> Result<Ledger, MembershipError> {
+/// The invitations that were made here.
+pub fn ledger(store: &Store, mesh: &MeshId) -> Result<Ledger, MembershipError> {
     match store.invitations(mesh)? {
         Some(bytes) => Ok(Ledger::decode(&bytes)?),
         None => Ok(Ledger::default()),

@@ -57,6 +57,7 @@ pub async fn at_start(store: &Store, config: &Config) -> anyhow::Result<Arc<Curr
         Some(code) => join_at_start(store, code, &config.name).await?,
         None => {}
     }
+    membership::renew_by_root(store, wall_ms())?;
     let membership = membership::current_or_private(store, wall_ms())?;
     Ok(Arc::new(Current::new(membership)?))
 }
@@ -103,7 +104,11 @@ pub async fn invite(node: &Node, request: InviteRequest) -> Result<Value, Comman
     refuse_standalone(node, "invite")?;
     let _moving = node.moving.lock().await;
     let roles = membership::parse_roles(&request.roles).map_err(CommandError::usage)?;
-    let grant = Grant { ttl_ms: request.ttl_seconds.saturating_mul(1000), uses: request.uses, roles };
+    let grant = Grant { ttl_ms: request.ttl_seconds.saturating_mul(1000), uses: request.uses, roles, label: request.label };
+    if !node.current().membership.member.roles.contains(Roles::ISSUE) {
+        let nodes = node.driver.members().await.map_err(CommandError::failed)?;
+        return Err(on_disk(node, move |store| membership::may_not_invite(store, nodes)).await.unwrap_or_else(|error| error));
+    }
     let addresses = node.driver.listening().await.map_err(CommandError::failed)?;
     let invite = on_disk(node, move |store| membership::invite(store, grant, addresses, wall_ms())).await?;
     Ok(invite.to_json())
@@ -195,7 +200,7 @@ async fn on_disk<T: Send + 'static>(
     let store = Arc::clone(&node.store);
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.map_err(CommandError::failed)?.map_err(|error| match error {
-        MembershipError::Name | MembershipError::Role(_) => CommandError::usage(error),
+        MembershipError::Name | MembershipError::Label | MembershipError::Role(_) => CommandError::usage(error),
         _ => CommandError::failed(error),
     })
 }

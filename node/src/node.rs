@@ -36,7 +36,7 @@ use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::swarm::usage::Usage;
-use crate::{control, membership, peer, platform, proxy, swarm};
+use crate::{control, membership, peer, platform, proxy, renewal, swarm};
 
 /// Running requests have this long to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -85,6 +85,12 @@ impl Node {
             self.gate.enter(&current, revocations);
         }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    /// From now on handlers act by this certificate of the same mesh; whoever is connected stays so.
+    pub fn set_renewed(&self, current: Arc<Current>) {
+        self.gate.renew_own(&current);
+        self.set_current(current, None);
     }
 
     /// `node/slug`, as people know it; the id's beginning where the node is not known any more.
@@ -195,7 +201,7 @@ impl Start {
         let provider = Arc::new(Provider::new(metrics.clone()));
         // On disk before anything listens: a node that cannot write must not start.
         let incarnation = store.raise_incarnation((store.state()?.incarnation + 1).max(wall_ms() / 1000))?;
-        let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current));
+        let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current).issuing_for(config.mesh.life_ms()));
         gate.know(Arc::new(membership::revocations(&store, &current.membership.mesh, wall_ms())?));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;
@@ -293,6 +299,9 @@ impl Start {
         background.spawn(driver.run(shutdown.drain_token(), tasks.end.clone()));
         background.spawn(backends.watch(provider, Arc::clone(&executor.embedder), node.driver.clone(), tasks.end.clone()));
         background.spawn(Arc::clone(&executor.embedder).let_go_when_idle(tasks.end.clone()));
+        if online {
+            background.spawn(renewal::keep_renewed(Arc::clone(&node), tasks.end.clone()));
+        }
         background.spawn(give_memory_back(Arc::clone(&executor), tasks.end.clone()));
         let commands = Arc::new(Commands { node: Arc::clone(&node) });
         requests.spawn(control::serve(control, commands, shutdown.drain_token()));

@@ -156,6 +156,10 @@ impl Server {
             (Why::Malformed, format!("this node speaks version {} of requests, not {}", exchange::VERSION, head.version))
         } else {
             match self.gate.roles(peer) {
+                // What is not announced must not be had by guessing its name either.
+                Some(_) if !self.gate.own_roles().contains(Roles::PROVIDE) => {
+                    (Why::NotAllowed, "the certificate of this node lacks the role `provide`".to_owned())
+                }
                 Some(roles) if roles.contains(Roles::CONSUME) => return None,
                 Some(_) => (Why::NotAllowed, "your certificate lacks the role `consume`".to_owned()),
                 None => (Why::NotAllowed, "your membership, or that of this node, has ended".to_owned()),

@@ -6,6 +6,7 @@
 //!
 //! Between members:         hello <-> hello, proof <-> proof, verdict <-> verdict
 //! Newcomer and redeemer:   hello <-> hello, proof <-, join proof ->, grant <-
+//! Renewal by an issuer:    hello <-> hello, proof <-, proof ->, grant <-
 //! Anyone at any time:      refused
 //!
 //! A signature covers its purpose, the signer's id, its own body and a transcript of both ids and both hellos exactly as sent. The hellos
@@ -15,8 +16,9 @@
 //! ends there; the new member dials again.
 //!
 //! Whoever can prove nothing is told [`Refusal::NotAdmitted`] and no more; whoever proved a key of the mesh that was revoked is shown the
-//! record. A node that knows that it was revoked itself shows that record to members and lets nobody in. Absent: renewal, short codes
-//! (purposes, frames and extensions leave room), and relaying by an introducer, for which a join proof is already complete without the
+//! record. A node that knows that it was revoked itself shows that record to members and lets nobody in. Whoever
+//! comes for renewal gets that or nothing, so that an expired certificate does no harm: its hello says so, and the hello is in what it
+//! signs. Absent: short codes (purposes, frames and extensions leave room), and relaying by an introducer, for which a join proof is already complete without the
 //! channel's.
 
 pub mod frame;
@@ -27,7 +29,9 @@ use std::sync::Arc;
 
 pub use refusal::{Refusal, Refused, Side};
 
-use self::frame::{Frame, Grant, Hello, JoinBody, JoinProof, MAGIC, PURPOSE_JOIN, PURPOSE_MEMBER, Proof, ProofBody};
+use self::frame::{
+    Frame, Grant, Hello, JoinBody, JoinProof, MAGIC, PURPOSE_JOIN, PURPOSE_MEMBER, PURPOSE_RENEW, Proof, ProofBody,
+};
 use self::frame::{Signing, Transcript, VERSION_MAX, VERSION_MIN, Verdict, common_version, mesh_tag};
 use crate::codec;
 use crate::identity::{MeshId, NodeId, NodeKey};
@@ -64,6 +68,8 @@ pub enum Purpose {
     Member(Arc<Chain>),
     /// A newcomer with a code, and what it calls itself.
     Join { code: JoinCode, name: String },
+    /// A member that wants its certificate renewed, which may have expired.
+    Renew(Arc<Chain>),
 }
 
 /// One side of one admission.
@@ -91,6 +97,9 @@ pub enum Progress {
     /// Ask [`Ledger::admit`](crate::invitation::Ledger::admit), write the ledger to disk, then call [`Handshake::grant`] or
     /// [`Handshake::refuse`].
     Redeem(Redeem),
+    /// Issue a certificate for the same key with the same roles or fewer, if it is due, then call [`Handshake::grant`] or
+    /// [`Handshake::refuse`].
+    Renew(Member),
     /// Both sides admitted each other: the connection is a member's.
     Admitted(Admission),
     /// This node is a member now. The connection ends; dial again with the chain.
@@ -141,6 +150,8 @@ enum State {
     /// The driver is asking the ledger.
     Redeeming,
     RedeemerProof(Context),
+    RenewProof(Context),
+    IssuerProof(Context),
     Grant,
     Finished,
 }
@@ -184,7 +195,7 @@ impl Step {
 impl Purpose {
     fn mesh(&self) -> MeshId {
         match self {
-            Self::Member(chain) => chain.mesh(),
+            Self::Member(chain) | Self::Renew(chain) => chain.mesh(),
             Self::Join { code, .. } => code.mesh,
         }
     }
@@ -193,6 +204,7 @@ impl Purpose {
         match self {
             Self::Member(_) => PURPOSE_MEMBER,
             Self::Join { .. } => PURPOSE_JOIN,
+            Self::Renew(_) => PURPOSE_RENEW,
         }
     }
 }
@@ -217,7 +229,7 @@ impl Handshake {
         self.hello.clone()
     }
 
-    /// Takes a frame from the peer. After anything but [`Progress::Continue`] and [`Progress::Redeem`] the handshake is over.
+    /// Takes a frame from the peer. After anything but [`Progress::Continue`], [`Progress::Redeem`] and [`Progress::Renew`] the handshake is over.
     pub fn handle(&mut self, frame: &[u8]) -> Step {
         let turn = match mem::replace(&mut self.state, State::Finished) {
             State::Hello => self.on_hello(frame),
@@ -225,6 +237,8 @@ impl Handshake {
             State::Verdict(admission) => self.on_verdict(*admission, frame),
             State::JoinProof(context) => self.on_join_proof(context, frame),
             State::RedeemerProof(context) => self.on_redeemer_proof(context, frame),
+            State::RenewProof(context) => self.on_renew_proof(context, frame),
+            State::IssuerProof(context) => self.on_issuer_proof(context, frame),
             State::Grant => self.on_grant(frame),
             State::Redeeming | State::Finished => Err(Refusal::OutOfOrder.into()),
         };
@@ -238,7 +252,7 @@ impl Handshake {
         }
     }
 
-    /// Answers [`Progress::Redeem`] with the newcomer's certificate, and what the mesh is called. At any other time it refuses.
+    /// Answers [`Progress::Redeem`] or [`Progress::Renew`] with the peer's certificate, and what the mesh is called. At any other time it refuses.
     pub fn grant(&mut self, chain: &[u8], mesh_name: Option<&str>) -> Step {
         let extensions = mesh_name.map(|name| (GRANT_MESH_NAME, clean_name(name).into_bytes())).into_iter().collect();
         match mem::replace(&mut self.state, State::Finished) {
@@ -268,7 +282,9 @@ impl Handshake {
             (Purpose::Member(chain), PURPOSE_MEMBER) => Ok((State::Proof(context), self.prove(&context, chain))),
             (Purpose::Member(chain), PURPOSE_JOIN) => Ok((State::JoinProof(context), self.prove(&context, chain))),
             (Purpose::Join { .. }, PURPOSE_MEMBER) => Ok((State::RedeemerProof(context), Step::quiet(Progress::Continue))),
-            (Purpose::Join { .. }, PURPOSE_JOIN) => Err(Refusal::BothJoining.into()),
+            (Purpose::Member(chain), PURPOSE_RENEW) => Ok((State::RenewProof(context), self.prove(&context, chain))),
+            (Purpose::Renew(_), PURPOSE_MEMBER) => Ok((State::IssuerProof(context), Step::quiet(Progress::Continue))),
+            (Purpose::Join { .. } | Purpose::Renew(_), PURPOSE_JOIN | PURPOSE_RENEW) => Err(Refusal::BothJoining.into()),
             (_, unknown) => Err(Refusal::UnknownPurpose(unknown).into()),
         }
     }
@@ -294,8 +310,15 @@ impl Handshake {
         Ok((State::Verdict(Box::new(admission)), Step::say(&verdict, Progress::Continue)))
     }
 
-    /// A member's proof, whoever asks for it. From the signature on the peer is known to belong to the mesh and hears what is wrong.
+    /// A member's proof, whoever asks for it, with a certificate that holds now.
     fn check_proof(&self, context: Context, bytes: &[u8]) -> Result<Admission, Stop> {
+        let admission = self.read_proof(context, bytes)?;
+        self.check_time(&admission.member, admission.clock_ahead_ms.unsigned_abs())?;
+        Ok(admission)
+    }
+
+    /// All but the time. From the signature on the peer is known to belong to the mesh and hears what is wrong.
+    fn read_proof(&self, context: Context, bytes: &[u8]) -> Result<Admission, Stop> {
         let Frame::Proof(proof) = self.expect(Frame::decode(bytes))? else { return Err(Refusal::OutOfOrder.into()) };
         let peer = &self.config.peer;
         let body: ProofBody = codec::decode(&proof.body).map_err(|_| Refusal::Malformed)?;
@@ -311,7 +334,6 @@ impl Handshake {
             return Err(Refusal::Revoked(Some(Arc::clone(revocation))).into());
         }
         let clock_ahead_ms = body.clock_ms.wrapping_sub(self.config.now_ms).cast_signed();
-        self.check_time(&member, clock_ahead_ms.unsigned_abs())?;
         Ok(Admission { member, chain: Arc::new(chain), revocations: body.revocations, clock_ahead_ms, version: context.version })
     }
 
@@ -334,12 +356,41 @@ impl Handshake {
         if !redeemer.member.roles.contains(Roles::ISSUE) {
             return Err(Refusal::MayNotAdmit.into());
         }
-        // Checked before the code is spent: with such clocks no certificate would hold on both sides.
-        if redeemer.clock_ahead_ms.unsigned_abs() > CLOCK_SKEW_MS_MAX {
-            return Err(Refusal::ClocksDiffer { by_ms: redeemer.clock_ahead_ms.unsigned_abs() }.into());
-        }
+        // Before the code is spent.
+        self.check_clocks(&redeemer)?;
         let proof = self.prove_join(&context, code, name);
         Ok((State::Grant, Step::say(&proof, Progress::Continue)))
+    }
+
+    /// Whoever may issue shows itself; it is shown the certificate to be renewed.
+    fn on_issuer_proof(&self, context: Context, bytes: &[u8]) -> Turn {
+        let Purpose::Renew(chain) = &self.config.purpose else { return Err(Refusal::OutOfOrder.into()) };
+        let issuer = self.check_proof(context, bytes)?;
+        if !issuer.member.roles.contains(Roles::ISSUE) {
+            return Err(Refusal::MayNotAdmit.into());
+        }
+        self.check_clocks(&issuer)?;
+        Ok((State::Grant, self.prove(&context, chain)))
+    }
+
+    /// The one certificate that may have expired: it lets nobody in. It is not revoked, and was never to begin only later.
+    fn on_renew_proof(&self, context: Context, bytes: &[u8]) -> Turn {
+        let admission = self.read_proof(context, bytes)?;
+        self.check_clocks(&admission)?;
+        match self.check_time(&admission.member, 0) {
+            Ok(()) | Err(Refusal::CertificateExpired { .. }) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+        if self.own_revocation().is_some() {
+            return Err(Refusal::MayNotAdmit.into());
+        }
+        Ok((State::Redeeming, Step::quiet(Progress::Renew(admission.member))))
+    }
+
+    /// With clocks that differ so much no certificate would hold on both sides.
+    fn check_clocks(&self, peer: &Admission) -> Result<(), Refusal> {
+        let by_ms = peer.clock_ahead_ms.unsigned_abs();
+        if by_ms > CLOCK_SKEW_MS_MAX { Err(Refusal::ClocksDiffer { by_ms }) } else { Ok(()) }
     }
 
     fn prove_join(&self, context: &Context, code: &JoinCode, name: &str) -> Frame {

@@ -21,7 +21,9 @@ use zeroize::Zeroize;
 pub use code::{
     CODE_ADDRESS_BYTES_MAX, CODE_ADDRESSES_MAX, CODE_CHARS_MAX, INTRODUCERS_MAX, Introducer, JoinCode, JoinCodeError,
 };
-pub use ledger::{Held, INVITATIONS_LIVE_MAX, InviteError, Ledger, LedgerError, REMEMBERED_MS, Redemption, USES_TOTAL_MAX};
+pub use ledger::{
+    Held, INVITATIONS_LIVE_MAX, InviteError, Ledger, LedgerError, REMEMBERED_MS, Redemption, Standing, USES_TOTAL_MAX,
+};
 
 use crate::envelope::{Envelope, EnvelopeError, kind};
 use crate::identity::{MeshId, NodeId, NodeKey};

@@ -10,10 +10,10 @@
 //!
 //! A certificate had to be issued within its issuer's validity, but an issuer's expiry does not end what it signed before. An issuer can
 //! put an earlier date on a certificate than the true one; what bounds that is its own validity, the longest life and revocation.
+//! Whoever may issue also renews: a new certificate for the same key with the same roles or fewer, from a third of a life left on.
+//!
 //! - [`Revocation`]: a signed statement that a key, a certificate or an invitation no longer holds
 //! - [`Revocations`]: all that a node knows of, and what follows from them
-//!
-//! Absent: renewal.
 
 mod revocation;
 mod revocations;
@@ -35,10 +35,12 @@ use crate::envelope::{Envelope, EnvelopeError, kind};
 use crate::identity::{CertificateHash, MeshId, NodeId, NodeKey};
 use crate::record::Extensions;
 
-/// How long a certificate lasts: a year, because nothing renews one yet.
+/// How long a certificate lasts that says nothing else: the founder's, which the root's key beside it renews.
 pub const CERTIFICATE_LIFE_MS: u64 = 365 * 24 * 3_600_000;
 /// The longest life that is accepted in anyone's certificate: bounds what a backdated one is worth.
 pub const CERTIFICATE_LIFE_MS_MAX: u64 = 400 * 24 * 3_600_000;
+/// A certificate is renewed from this part of its life left: time enough for a laptop that is away for weeks.
+const RENEWED_FROM_LAST: u64 = 3;
 /// Most certificates in a chain: founder, its issuer, that one's issuer, a member.
 pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Largest encoded chain. Four certificates without extensions take about 800 bytes.
@@ -208,6 +210,21 @@ pub fn issue(
     now_ms: u64,
     serial: u64,
 ) -> Result<Chain, IssueError> {
+    issue_lasting(key, chain, Subject { node: *subject, roles, life_ms: CERTIFICATE_LIFE_MS }, now_ms, serial)
+}
+
+/// Whom a certificate is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subject {
+    pub node: NodeId,
+    pub roles: Roles,
+    /// At most [`CERTIFICATE_LIFE_MS_MAX`]; what is longer is cut.
+    pub life_ms: u64,
+}
+
+/// [`issue`] with a life of the issuer's choice.
+pub fn issue_lasting(key: &NodeKey, chain: &Chain, subject: Subject, now_ms: u64, serial: u64) -> Result<Chain, IssueError> {
+    let Subject { node, roles, life_ms } = subject;
     let issuer = chain.verify(&chain.mesh())?;
     if issuer.node != key.id() {
         return Err(IssueError::OtherKey);
@@ -227,10 +244,10 @@ pub fn issue(
     let not_before_ms = now_ms.max(issuer.not_before_ms);
     let certificate = Certificate {
         mesh: issuer.mesh,
-        node: *subject,
+        node,
         roles,
         not_before_ms,
-        expires_ms: not_before_ms.saturating_add(CERTIFICATE_LIFE_MS),
+        expires_ms: not_before_ms.saturating_add(life_ms.min(CERTIFICATE_LIFE_MS_MAX)),
         serial,
         issuer: issuer.node,
         extensions: Vec::new(),
@@ -242,6 +259,11 @@ pub fn issue(
 impl Certificate {
     fn seal(&self, issuer: &NodeKey) -> Envelope {
         Envelope::seal(kind::CERTIFICATE, CERTIFICATE_VERSION, self, issuer)
+    }
+
+    /// From when on it is renewed, unix milliseconds.
+    pub fn renewed_from_ms(&self) -> u64 {
+        renewed_from_ms(self.not_before_ms, self.expires_ms)
     }
 
     fn lasts_as_allowed(&self) -> bool {
@@ -372,7 +394,16 @@ impl Certificate {
     }
 }
 
+fn renewed_from_ms(not_before_ms: u64, expires_ms: u64) -> u64 {
+    expires_ms - expires_ms.saturating_sub(not_before_ms) / RENEWED_FROM_LAST
+}
+
 impl Member {
+    /// From when on the certificate is renewed, unix milliseconds.
+    pub fn renewed_from_ms(&self) -> u64 {
+        renewed_from_ms(self.not_before_ms, self.expires_ms)
+    }
+
     /// Whether the certificate holds now, give or take what clocks may differ by.
     pub fn check_time(&self, now_ms: u64, skew_ms: u64) -> Result<(), OutsideValidity> {
         if now_ms.saturating_add(skew_ms) < self.not_before_ms {

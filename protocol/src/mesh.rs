@@ -203,6 +203,7 @@ impl Mesh {
             Input::Rename(name) => self.amend_own(now, |own| own.rename(name)),
             Input::Mode(mode) => self.amend_own(now, |own| own.set_mode(mode)),
             Input::Labels(labels) => self.amend_own(now, |own| own.label(labels)),
+            Input::Certificate(chain) => self.certify(chain, now),
             Input::LoadHeard { node, slug, load } => {
                 self.receive_loads(node, NodeLoads { node, age_ms: 0, loads: vec![(slug, load)] }, now);
             }
@@ -507,6 +508,15 @@ impl Mesh {
     fn address(&mut self, addresses: Vec<String>, now: Now) {
         if self.own.address(addresses) {
             self.want_sign(RECORD_COALESCE_MS, now);
+        }
+    }
+
+    /// The record that names the certificate is signed at once: the one before cannot be fetched from here any more.
+    fn certify(&mut self, chain: Arc<VerifiedChain>, now: Now) {
+        if chain.member.node == self.own.id && chain.member.mesh == self.own.mesh {
+            self.chains.put(self.me, Arc::clone(&chain));
+            self.own.chain = chain;
+            self.sign(now);
         }
     }
 

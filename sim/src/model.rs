@@ -57,6 +57,8 @@ impl Model {
             // They change nothing that lasts.
             Action::Publish { .. } | Action::Sleep { .. } | Action::SkewClock { .. } | Action::Slow { .. } => {}
             Action::Uplink { .. } | Action::Lose { .. } => {}
+            // Not drawn: who is revoked never comes back.
+            Action::Revoke { .. } => {}
         }
     }
 

@@ -47,19 +47,25 @@ pub async fn create(session: &Session, name: Option<String>) -> Result<ExitCode,
 }
 
 pub async fn invite(session: &Session, arguments: InviteArguments) -> Result<ExitCode, Stop> {
-    let InviteArguments { ttl, uses, roles } = arguments;
+    let InviteArguments { ttl, uses, roles, label, qr } = arguments;
+    let label = label.unwrap_or_default();
     // Checked here as well, so that a wrong role is an error of usage and costs no round trip.
     membership::parse_roles(&roles).map_err(CommandError::usage)?;
     let invite = match session.node().await {
         Some(node) => {
-            node.request(Request::Invite(InviteRequest { ttl_seconds: ttl.as_secs(), uses, roles }), |_| Ok(())).await?
+            let request = InviteRequest { ttl_seconds: ttl.as_secs(), uses, roles, label };
+            node.request(Request::Invite(request), |_| Ok(())).await?
         }
-        None => invite_without_node(session, ttl, uses, &roles)?,
+        None => invite_without_node(session, ttl, uses, &roles, label)?,
     };
     if session.json {
         print::json(&invite)?;
     } else {
-        print::line(&print::show(&invite["code"]))?;
+        let code = print::show(&invite["code"]);
+        print::line(&code)?;
+        if qr {
+            print::aside(&super::qr::drawn(&code).map_err(CommandError::failed)?);
+        }
         let machines = if uses == 1 { "one machine".to_owned() } else { format!("{uses} machines") };
         print::aside(&format!(
             "admits {machines} within {}; there: atmo join CODE\nwhoever reads the code can join: pass it on as you would a password\n\
@@ -71,9 +77,9 @@ pub async fn invite(session: &Session, arguments: InviteArguments) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn invite_without_node(session: &Session, ttl: Duration, uses: u32, roles: &[String]) -> Result<Value, Stop> {
+fn invite_without_node(session: &Session, ttl: Duration, uses: u32, roles: &[String], label: String) -> Result<Value, Stop> {
     let roles = membership::parse_roles(roles).map_err(CommandError::usage)?;
-    let grant = Grant { ttl_ms: ttl.as_secs() * 1000, uses, roles };
+    let grant = Grant { ttl_ms: ttl.as_secs() * 1000, uses, roles, label };
     let store = session.store()?;
     let addresses = likely_addresses(session, &store)?;
     let invite = membership::invite(&store, grant, addresses, now_ms())?;
@@ -152,7 +158,7 @@ fn mesh_name(answer: &Value) -> String {
 
 impl From<MembershipError> for Stop {
     fn from(error: MembershipError) -> Self {
-        let usage = matches!(error, MembershipError::Name | MembershipError::Role(_));
+        let usage = matches!(error, MembershipError::Name | MembershipError::Label | MembershipError::Role(_));
         Self::Failed(if usage { CommandError::usage(error) } else { CommandError::failed(error) })
     }
 }

@@ -30,7 +30,7 @@ pub async fn revoke(session: &Session, arguments: RevokeArguments) -> Result<Exi
             &format!("{} was revoked already, on {} by {}", text(&plan, "what"), text(&plan, "at"), text(&plan, "by")),
         );
     }
-    if !yes && !agreed(&plan)? {
+    if !yes && !confirmed(&consequences(&plan))? {
         return Err(CommandError::failed("nothing was revoked").into());
     }
     let done = answered(session, decided(asked, &plan)).await?;
@@ -81,12 +81,11 @@ async fn answered(session: &Session, request: RevokeRequest) -> Result<Value, St
 }
 
 /// Asks on the terminal. Without one there is nobody to ask.
-fn agreed(plan: &Value) -> Result<bool, Stop> {
-    let consequences = consequences(plan);
+pub fn confirmed(consequences: &str) -> Result<bool, Stop> {
     if !io::stdin().is_terminal() {
         return Err(CommandError::usage(format_args!("{consequences}\nnobody is there to confirm it: add --yes")).into());
     }
-    print::aside(&consequences);
+    print::aside(consequences);
     let mut err = io::stderr();
     write!(err, "go on? [y/N] ")?;
     err.flush()?;

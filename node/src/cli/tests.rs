@@ -48,7 +48,7 @@ fn up_takes_everything_that_a_node_can_be_told() {
 
 #[test]
 fn an_invitation_has_defaults() {
-    let Command::Invite(InviteArguments { ttl, uses, roles }) = parse("atmo invite").command else { panic!("not invite") };
+    let Command::Invite(InviteArguments { ttl, uses, roles, .. }) = parse("atmo invite").command else { panic!("not invite") };
     assert_eq!((ttl.as_secs(), uses, roles), (86_400, 1, vec!["consume".to_owned(), "provide".to_owned()]));
     let Command::Invite(arguments) = parse("atmo invite --ttl 30m --uses 5 --roles consume,issue").command else {
         panic!("not invite")

@@ -24,7 +24,7 @@ pub async fn answer(node: &Node, ask: Ask, explained: bool, deltas: Option<Delta
         Err(ExecuteError::NothingFits(decision) | ExecuteError::Resting { decision, .. }) => {
             return Ok(nobody(&decision, began, explained));
         }
-        Err(error @ ExecuteError::Away { .. }) => return Err(CommandError::failed(error)),
+        Err(error @ (ExecuteError::Away { .. } | ExecuteError::NoRole(_))) => return Err(CommandError::failed(error)),
         Err(error @ ExecuteError::AllFailed(_)) => {
             return Err(CommandError::failed(format!("everyone who was asked failed: {error}")));
         }

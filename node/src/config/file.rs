@@ -6,12 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use atmo_capabilities::capability::facts;
+use atmo_protocol::membership::CERTIFICATE_LIFE_MS_MAX;
 use atmo_protocol::record::OWN_TEXTS_MAX;
 use serde::Deserialize;
 
 use super::ConfigError;
 use super::value::{ApiAddress, ListenAddress, LogFilter, ModeName, NodeName, Origin, WrongValue};
+use crate::admission::LIFE_MS_DEFAULT;
 
+const DAY_MS: u64 = 24 * 3_600_000;
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The dearest price that is announced, in money per million tokens.
@@ -42,6 +45,7 @@ pub struct ConfigFile {
     pub labels: BTreeMap<String, String>,
     pub limits: Limits,
     pub network: Network,
+    pub mesh: Mesh,
     pub backends: Vec<Backend>,
 }
 
@@ -62,6 +66,7 @@ impl Default for ConfigFile {
             labels: BTreeMap::new(),
             limits: Limits::default(),
             network: Network::default(),
+            mesh: Mesh::default(),
             backends: Vec::new(),
         }
     }
@@ -130,6 +135,35 @@ impl Network {
             return Err("network.links = 0 would cut the node off; `mode = \"standalone\"` does that".to_owned());
         }
         Ok(())
+    }
+}
+
+/// What this node decides for the mesh, where its roles allow it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mesh {
+    /// How long the certificates last that it issues.
+    pub certificate_days: u32,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { certificate_days: (LIFE_MS_DEFAULT / DAY_MS) as u32 }
+    }
+}
+
+impl Mesh {
+    pub fn life_ms(&self) -> u64 {
+        u64::from(self.certificate_days) * DAY_MS
+    }
+
+    /// At least what lets a machine be away for a weekend between two renewals.
+    fn check(&self) -> Result<(), String> {
+        let (least, most) = (7, CERTIFICATE_LIFE_MS_MAX / DAY_MS);
+        if (least..=most).contains(&u64::from(self.certificate_days)) {
+            return Ok(());
+        }
+        Err(format!("mesh.certificate_days = {}: certificates last {least} to {most} days", self.certificate_days))
     }
 }
 
@@ -377,6 +411,7 @@ impl ConfigFile {
         file.check_names().map_err(wrong)?;
         file.limits.check().map_err(wrong)?;
         file.network.check().map_err(wrong)?;
+        file.mesh.check().map_err(wrong)?;
         Ok(file)
     }
 

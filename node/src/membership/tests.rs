@@ -2,8 +2,10 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// What certificates are issued for here.
+const LIFE_MS: u64 = 90 * 24 * 3_600_000;
 const NOW: u64 = 1_700_000_000_000;
-const GRANT: Grant = Grant { ttl_ms: 3_600_000, uses: 1, roles: Roles::MEMBER };
+const GRANT: Grant = Grant { ttl_ms: 3_600_000, uses: 1, roles: Roles::MEMBER, label: String::new() };
 
 struct Folder {
     store: Store,
@@ -26,7 +28,7 @@ fn invited(issuer: &Store, grant: Grant) -> JoinCode {
 /// Everything that joining does, without a network.
 fn join(issuer: &Store, newcomer: &Store, code: &JoinCode) -> Membership {
     assert_eq!(join_step(newcomer, code, NOW).unwrap(), JoinStep::Redeem);
-    let joined = redeem(issuer, &code.invitation_key().id(), &newcomer.node_id(), "newcomer", NOW).unwrap();
+    let joined = redeem(issuer, &code.invitation_key().id(), &newcomer.node_id(), "newcomer", LIFE_MS, NOW).unwrap();
     accept(newcomer, code, &joined.chain, joined.mesh_name, NOW / 1000).unwrap()
 }
 
@@ -58,7 +60,7 @@ fn a_code_admits_and_both_know_it() {
     let (issuer, newcomer) = (folder(), folder());
     let private = current_or_private(&newcomer.store, NOW).unwrap();
     let code = invited(&issuer.store, GRANT);
-    let told = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), "newcomer", NOW).unwrap();
+    let told = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap();
     assert_eq!(told.mesh_name, None, "a private mesh has no name to tell");
     let joined = join(&issuer.store, &newcomer.store, &code);
     assert_ne!(joined.mesh, private.mesh, "a mesh that nobody else joined is replaced");
@@ -75,19 +77,19 @@ fn the_same_node_gets_the_same_certificate_and_another_gets_none() {
     let (issuer, newcomer, late) = (folder(), folder(), folder());
     let code = invited(&issuer.store, GRANT);
     let key = code.invitation_key().id();
-    let chain = redeem(&issuer.store, &key, &newcomer.store.node_id(), "newcomer", NOW).unwrap().chain;
+    let chain = redeem(&issuer.store, &key, &newcomer.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap().chain;
     let dir = issuer.store.dir().to_owned();
     drop(issuer.store);
     let issuer = Store::open(&dir).unwrap();
-    let again = redeem(&issuer, &key, &newcomer.store.node_id(), "newcomer", NOW + GRANT.ttl_ms * 2).unwrap().chain;
+    let again = redeem(&issuer, &key, &newcomer.store.node_id(), "newcomer", LIFE_MS, NOW + GRANT.ttl_ms * 2).unwrap().chain;
     assert_eq!(again, chain, "also after a restart and after the code expired");
-    let refused = redeem(&issuer, &key, &late.store.node_id(), "newcomer", NOW).unwrap_err();
+    let refused = redeem(&issuer, &key, &late.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap_err();
     assert!(matches!(refused, RedeemError::Refused(Refusal::CodeUsedUp { uses: 1 })), "{refused}");
-    let unknown = redeem(&issuer, &late.store.node_id(), &late.store.node_id(), "newcomer", NOW).unwrap_err();
+    let unknown = redeem(&issuer, &late.store.node_id(), &late.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap_err();
     assert!(matches!(unknown, RedeemError::Refused(Refusal::CodeUnknown)));
     let code = invited(&issuer, GRANT);
     let expired =
-        redeem(&issuer, &code.invitation_key().id(), &late.store.node_id(), "newcomer", NOW + GRANT.ttl_ms).unwrap_err();
+        redeem(&issuer, &code.invitation_key().id(), &late.store.node_id(), "newcomer", LIFE_MS, NOW + GRANT.ttl_ms).unwrap_err();
     assert!(matches!(expired, RedeemError::Refused(Refusal::CodeExpired { .. })), "{expired}");
 }
 
@@ -97,10 +99,10 @@ fn nothing_is_granted_that_is_not_on_disk() {
     let code = invited(&issuer.store, GRANT);
     let key = code.invitation_key().id();
     std::fs::create_dir(issuer.store.dir().join("invitations.json.new")).unwrap();
-    let failed = redeem(&issuer.store, &key, &newcomer.store.node_id(), "newcomer", NOW).unwrap_err();
+    let failed = redeem(&issuer.store, &key, &newcomer.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap_err();
     assert!(matches!(failed, RedeemError::Membership(MembershipError::Store(_))), "{failed}");
     std::fs::remove_dir(issuer.store.dir().join("invitations.json.new")).unwrap();
-    redeem(&issuer.store, &key, &folder().store.node_id(), "newcomer", NOW).unwrap();
+    redeem(&issuer.store, &key, &folder().store.node_id(), "newcomer", LIFE_MS, NOW).unwrap();
 }
 
 #[test]
@@ -145,7 +147,8 @@ fn a_shared_mesh_is_left_before_another_is_joined() {
 fn a_chain_for_somebody_else_is_not_accepted() {
     let (issuer, newcomer, thief) = (folder(), folder(), folder());
     let code = invited(&issuer.store, GRANT);
-    let chain = redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), "newcomer", NOW).unwrap().chain;
+    let chain =
+        redeem(&issuer.store, &code.invitation_key().id(), &newcomer.store.node_id(), "newcomer", LIFE_MS, NOW).unwrap().chain;
     assert!(matches!(accept(&thief.store, &code, &chain, None, 1), Err(MembershipError::NotForUs)));
     let other = invited(&thief.store, GRANT);
     assert!(matches!(accept(&newcomer.store, &other, &chain, None, 1), Err(MembershipError::Chain(ChainError::OtherMesh))));

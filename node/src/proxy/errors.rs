@@ -139,6 +139,7 @@ impl ApiError {
     pub fn unanswered(model: &ModelChoice, error: &ExecuteError) -> Self {
         match error {
             ExecuteError::NothingFits(_) => Self::refused(model, error),
+            ExecuteError::NoRole(_) => Self { code: Some("role_missing"), ..Self::forbidden(error.to_string()) },
             ExecuteError::Resting { rest, .. } => {
                 Self::unavailable(error.to_string(), u32::try_from(rest.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
             }

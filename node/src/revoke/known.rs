@@ -141,8 +141,22 @@ impl Known {
 
     /// Who may revoke, as people know them.
     pub fn admins(&self) -> Vec<String> {
-        let is_admin = |node: &&KnownMember| node.roles.is_some_and(|roles| roles.contains(Roles::ADMIN));
-        self.nodes.values().filter(is_admin).map(KnownMember::label).collect()
+        self.with_role(Roles::ADMIN)
+    }
+
+    /// Who may admit, as people know them.
+    pub fn issuers(&self) -> Vec<String> {
+        self.with_role(Roles::ISSUE)
+    }
+
+    fn with_role(&self, role: Roles) -> Vec<String> {
+        let has_role = |node: &&KnownMember| node.roles.is_some_and(|roles| roles.contains(role));
+        self.nodes.values().filter(has_role).map(KnownMember::label).collect()
+    }
+
+    /// `name` of each node that has one.
+    pub fn names(&self) -> BTreeMap<NodeId, String> {
+        self.nodes.values().filter_map(|node| Some((node.id, node.name.clone()?))).collect()
     }
 
     /// The node that is called `word`.

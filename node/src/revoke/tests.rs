@@ -4,6 +4,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::membership::{Grant, accept, current, current_or_private, invite, redeem, revocations};
 
+/// What certificates are issued for here.
+const LIFE_MS: u64 = 90 * 24 * 3_600_000;
 const NOW: u64 = 1_700_000_000_000;
 
 struct Folder {
@@ -26,14 +28,14 @@ impl Folder {
     }
 
     fn code(&self, roles: Roles) -> JoinCode {
-        let grant = Grant { ttl_ms: 3_600_000, uses: 4, roles };
+        let grant = Grant { ttl_ms: 3_600_000, uses: 4, roles, label: String::new() };
         invite(&self.store, grant, vec!["/ip4/192.0.2.1/udp/1/quic-v1".to_owned()], NOW).unwrap().code.parse().unwrap()
     }
 
     /// Admits a new folder with `roles`.
     fn admits(&self, roles: Roles) -> Self {
         let (other, code) = (Self::new(), self.code(roles));
-        let joined = redeem(&self.store, &code.invitation_key().id(), &other.id(), "newcomer", NOW).unwrap();
+        let joined = redeem(&self.store, &code.invitation_key().id(), &other.id(), "newcomer", LIFE_MS, NOW).unwrap();
         accept(&other.store, &code, &joined.chain, joined.mesh_name, NOW / 1000).unwrap();
         other
     }
@@ -132,7 +134,7 @@ fn an_invitation_is_revoked_by_its_code_or_its_id() {
         assert_eq!((json["kind"].as_str(), json["id"].as_str()), (Some("invitation"), Some(id.to_string().as_str())));
         assert!(!json["until"].is_null());
         assert!(founder.kept().refuses_invitation(&id).is_some());
-        let refused = redeem(&founder.store, &id, &Folder::new().id(), "newcomer", NOW).unwrap_err().to_string();
+        let refused = redeem(&founder.store, &id, &Folder::new().id(), "newcomer", LIFE_MS, NOW).unwrap_err().to_string();
         assert!(refused.contains("revoked"), "{refused}");
     }
     let elsewhere = self::founder().code(Roles::MEMBER).encode();
@@ -188,7 +190,8 @@ fn a_node_does_not_cut_itself_off_by_accident() {
     let forced = RevokeRequest { force: true, ..request("study") };
     admin.revokes(&forced, &nodes);
     assert!(matches!(admin.prepare(&request("cellar"), &nodes), Err(RevokeError::RevokedItself(_))));
-    assert!(invite(&admin.store, Grant { ttl_ms: 1, uses: 1, roles: Roles::MEMBER }, vec!["/x".into()], NOW).is_err());
+    let grant = Grant { ttl_ms: 1, uses: 1, roles: Roles::MEMBER, label: String::new() };
+    assert!(invite(&admin.store, grant, vec!["/x".into()], NOW).is_err());
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub const VERSION_MAX: u8 = 1;
 pub const PURPOSE_MEMBER: u8 = 0;
 /// Wants to become a member by a join code.
 pub const PURPOSE_JOIN: u8 = 1;
+/// Wants its certificate renewed, and nothing else: the one it has may have expired.
+pub const PURPOSE_RENEW: u8 = 2;
 
 const SIGNED_DOMAIN: &[u8] = b"atmosphere/admission/1";
 const TRANSCRIPT_CONTEXT: &str = "atmosphere/admission/1 transcript";

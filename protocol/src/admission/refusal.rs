@@ -54,6 +54,10 @@ pub enum Refusal {
     },
     /// The key or the certificate of one of the two, or of someone who admitted it, was revoked; by this record, where it is shown.
     Revoked(Option<Arc<Revocation>>),
+    /// The certificate lasts so long that it is not renewed yet.
+    NotDue {
+        in_ms: u64,
+    },
     /// A reason that only newer versions have a name for.
     Newer {
         code: u16,
@@ -99,6 +103,7 @@ impl Refusal {
             Self::CertificateNotYet { in_ms } => (10, vec![*in_ms]),
             Self::ClocksDiffer { by_ms } => (11, vec![*by_ms]),
             Self::Revoked(_) => (12, Vec::new()),
+            Self::NotDue { in_ms } => (13, vec![*in_ms]),
             Self::Newer { code, parameters } => (*code, parameters.clone()),
             Self::NotAdmitted
             | Self::NotAHandshake
@@ -138,6 +143,7 @@ impl Refusal {
             10 => Self::CertificateNotYet { in_ms: first },
             11 => Self::ClocksDiffer { by_ms: first },
             12 => Self::Revoked(None),
+            13 => Self::NotDue { in_ms: first },
             _ => Self::Newer { code, parameters: parameters.to_vec() },
         }
     }
@@ -168,11 +174,12 @@ impl fmt::Display for Refusal {
             ),
             Self::Busy => f.write_str("the other node has too many newcomers at once; try again in a few seconds"),
             Self::CertificateExpired { ago_ms } => {
-                write!(f, "the certificate of the refused node expired {} ago; `atmo leave` there, then join with a new code", Span(*ago_ms))
+                write!(f, "the certificate of the refused node expired {} ago; it renews itself once it reaches a member with the role `issue`", Span(*ago_ms))
             }
             Self::CertificateNotYet { in_ms } => {
                 write!(f, "the certificate of the refused node begins only in {}; check the clocks of both nodes", Span(*in_ms))
             }
+            Self::NotDue { in_ms } => write!(f, "the certificate is renewed only in {}: in the last third of its life", Span(*in_ms)),
             Self::ClocksDiffer { by_ms } => {
                 write!(f, "the clocks of the two nodes differ by {}; set them (NTP does) and try again", Span(*by_ms))
             }
@@ -203,7 +210,7 @@ impl Refusal {
             Self::Malformed => "the other side sent something that is no part of an admission",
             Self::OutOfOrder => "the other side sent a part of the admission out of turn",
             Self::Ourselves => "that is this node itself: the address leads back here, or another node has a copy of its key",
-            Self::BothJoining => "both nodes are trying to join by a code; start with the one that made the code",
+            Self::BothJoining => "both nodes came to be given a certificate; start with the one that made the code",
             Self::OtherMesh => "the other node belongs to another mesh",
             Self::OtherNode => "the other node shows a certificate that is not its own",
             Self::BadSignature => "the other node could not prove that it holds its key",

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::frame::{FRAME_BYTES_MAX, RefusedFrame};
 use super::*;
 use crate::invitation::{InvitationSecret, Ledger, Terms};
-use crate::membership::{CERTIFICATE_LIFE_MS, Order, Target, found_mesh, issue};
+use crate::membership::{CERTIFICATE_LIFE_MS, Order, Target, found_mesh, issue, issue_from_root};
 
 const NOW: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
@@ -447,8 +447,79 @@ fn nothing_follows_the_end() {
     assert_eq!(handshake.grant(MEMBERS.bytes(), None).progress, refused(Side::Us, Refusal::OutOfOrder));
 }
 
+fn renewing(chain: &Arc<Chain>, now_ms: u64) -> HandshakeConfig {
+    HandshakeConfig { now_ms, ..config(MEMBER, FOUNDER, Purpose::Renew(Arc::clone(chain))) }
+}
+
+/// The member's end and the issuer's, after the issuer granted what was asked of it.
+fn renewed(member: HandshakeConfig, issuer: HandshakeConfig) -> (Progress, Progress) {
+    let (mut member, mut issuer) = (Handshake::new(member), Handshake::new(issuer));
+    let hello = issuer.handle(&member.start());
+    let mut to_issuer = member.handle(&issuer.start());
+    if let Some(proof) = &hello.send {
+        to_issuer = member.handle(proof);
+    }
+    let Some(proof) = &to_issuer.send else { return (to_issuer.progress, hello.progress) };
+    let asked = issuer.handle(proof);
+    let Progress::Renew(subject) = &asked.progress else {
+        let told = asked.send.as_ref().map_or(to_issuer.progress, |refusal| member.handle(refusal).progress);
+        return (told, asked.progress);
+    };
+    let now_ms = issuer.config.now_ms;
+    let again = issue_from_root(&key(ROOT), &key(FOUNDER).id(), Roles::ALL, now_ms, 9);
+    let chain = issue(&key(FOUNDER), &again, &subject.node, subject.roles, now_ms, 3).unwrap();
+    let grant = issuer.grant(chain.bytes(), None);
+    (member.handle(&grant.send.unwrap()).progress, grant.progress)
+}
+
+/// The founder, whose own certificate is a fresh one.
+fn founder_at(now_ms: u64) -> HandshakeConfig {
+    let chain = issue_from_root(&key(ROOT), &key(FOUNDER).id(), Roles::ALL, now_ms, 9);
+    HandshakeConfig { now_ms, ..config(FOUNDER, MEMBER, Purpose::Member(Arc::new(chain))) }
+}
+
+#[test]
+fn an_expired_certificate_is_good_for_its_renewal_and_for_nothing_else() {
+    let late = NOW + CERTIFICATE_LIFE_MS + 24 * HOUR;
+    let (joined, granted) = renewed(renewing(&MEMBERS, late), founder_at(late));
+    let Progress::Joined(Joined { chain, .. }) = joined else { panic!("{joined:?}") };
+    assert_eq!(granted, Progress::Granted);
+    let fresh = chain.verify(&FOUNDERS.mesh()).unwrap();
+    assert_eq!((fresh.node, fresh.roles, fresh.check_time(late, 0)), (key(MEMBER).id(), Roles::MEMBER, Ok(())));
+    let as_member = HandshakeConfig { now_ms: late, ..member(FOUNDER) };
+    let ends = run(founder_at(late), as_member);
+    assert!(matches!(ends[0], Progress::Refused(Refused { refusal: Refusal::CertificateExpired { .. }, .. })), "{ends:?}");
+}
+
+#[test]
+fn who_is_revoked_is_not_renewed_and_who_may_not_issue_renews_nobody() {
+    let (record, revocations) = revoked(Target::Certificate { issuer: key(FOUNDER).id(), serial: 2 });
+    let refusal = Refusal::Revoked(Some(record));
+    let ends = renewed(renewing(&MEMBERS, NOW), HandshakeConfig { revocations, ..founder_at(NOW) });
+    assert_eq!(ends, (refused(Side::Peer, refusal.clone()), refused(Side::Us, refusal)));
+    let other = Arc::new(issue(&key(FOUNDER), &FOUNDERS, &key(4).id(), Roles::MEMBER, NOW, 3).unwrap());
+    let plain = config(4, MEMBER, Purpose::Member(other));
+    let (told, _) = renewed(HandshakeConfig { peer: key(4).id(), ..renewing(&MEMBERS, NOW) }, plain);
+    assert_eq!(told, refused(Side::Us, Refusal::MayNotAdmit));
+    let hour_ahead = HandshakeConfig { now_ms: NOW + HOUR, ..renewing(&MEMBERS, NOW) };
+    assert_eq!(renewed(hour_ahead, founder_at(NOW)).0, refused(Side::Us, Refusal::ClocksDiffer { by_ms: HOUR }));
+}
+
+/// What was signed to be renewed lets nobody in as a member: the hellos are signed along.
+#[test]
+fn a_proof_for_renewal_admits_nobody() {
+    let (mut member, mut issuer) = (Handshake::new(renewing(&MEMBERS, NOW)), Handshake::new(founder_at(NOW)));
+    let shown = issuer.handle(&member.start());
+    let _ = member.handle(&issuer.start());
+    let proof = member.handle(&shown.send.unwrap()).send.unwrap();
+    let mut other = Handshake::new(founder_at(NOW));
+    let _ = other.handle(&Handshake::new(self::member(FOUNDER)).start());
+    assert_eq!(other.handle(&proof).progress, refused(Side::Us, Refusal::BadSignature));
+}
+
 #[test]
 fn golden() {
+    crate::golden::check("admission-hello-renew", &Handshake::new(renewing(&MEMBERS, NOW)).start());
     let (code, mut ledger) = invited(1);
     let mut frames = Vec::new();
     run_tampered(newcomer(&code), founder(NEWCOMER), &mut ledger, |_, bytes| frames.push(bytes.clone()));
@@ -469,13 +540,19 @@ fn waiting() -> Vec<Handshake> {
     let mut fresh = Handshake::new(founder(MEMBER));
     let context = Context { transcript: Transcript::new((&key(1).id(), b""), (&key(2).id(), b"")), version: 1 };
     let mut all = vec![Handshake::new(newcomer(&code))];
-    for state in [State::Proof(context), State::JoinProof(context), State::Redeeming, State::Finished] {
+    for state in [State::Proof(context), State::JoinProof(context), State::RenewProof(context), State::Redeeming, State::Finished]
+    {
         let mut handshake = Handshake::new(founder(MEMBER));
         handshake.state = state;
         all.push(handshake);
     }
     for state in [State::RedeemerProof(context), State::Grant] {
         let mut handshake = Handshake::new(newcomer(&code));
+        handshake.state = state;
+        all.push(handshake);
+    }
+    for state in [State::IssuerProof(context), State::Grant] {
+        let mut handshake = Handshake::new(renewing(&MEMBERS, NOW));
         handshake.state = state;
         all.push(handshake);
     }

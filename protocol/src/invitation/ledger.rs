@@ -44,6 +44,16 @@ pub struct Held {
     redemptions: BTreeMap<NodeId, Option<Vec<u8>>>,
 }
 
+/// What became of an invitation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It admits whoever shows its code.
+    Open,
+    Revoked,
+    Expired,
+    UsedUp,
+}
+
 /// What a node gets for an invitation that it proved to hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Redemption {
@@ -110,6 +120,16 @@ impl Held {
     /// The encoded chains of those who redeemed it.
     pub fn chains(&self) -> impl Iterator<Item = &[u8]> {
         self.redemptions.values().filter_map(|chain| chain.as_deref())
+    }
+
+    /// What a newcomer would be told.
+    pub fn standing(&self, now_ms: u64) -> Standing {
+        match self.refusal(now_ms) {
+            _ if self.revoked => Standing::Revoked,
+            None => Standing::Open,
+            Some(Refusal::CodeUsedUp { .. }) => Standing::UsedUp,
+            Some(_) => Standing::Expired,
+        }
     }
 
     fn is_live(&self, now_ms: u64) -> bool {

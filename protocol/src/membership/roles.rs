@@ -39,6 +39,11 @@ impl Roles {
         self.0 & other.0 == other.0
     }
 
+    /// The roles that are in both.
+    pub const fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

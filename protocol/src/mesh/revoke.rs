@@ -155,6 +155,11 @@ impl Mesh {
         self.table.iter().filter_map(|(slot, origin)| Some((&origin.record?.record, &self.chains.at(slot)?.member)))
     }
 
+    /// The chain that a node's record names.
+    pub fn chain_of(&self, node: &NodeId) -> Option<&Arc<VerifiedChain>> {
+        self.chains.at(self.table.slot(node)?)
+    }
+
     /// Revocations whose signatures hold, from a peer or from elsewhere. What is news in this mesh is passed on and takes effect.
     pub(super) fn take_revocations(&mut self, mut revocations: Vec<Arc<Revocation>>, from: Option<NodeId>, now: Now) {
         revocations

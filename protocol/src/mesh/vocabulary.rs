@@ -71,6 +71,8 @@ pub enum Input {
     Rename(String),
     Mode(Mode),
     Labels(Vec<(String, String)>),
+    /// This node's certificate from now on: renewed, or with other roles. One of another node or mesh is passed over.
+    Certificate(Arc<VerifiedChain>),
     /// How busy all of this node's own capabilities are; replaces what was said.
     Load(Vec<(Slug, Load)>),
     /// A node said how busy one of its capabilities is, on a reply to a request: fresher than what the next frame will tell.
