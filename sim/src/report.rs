@@ -29,7 +29,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// From the last start until every table was right.
     pub formed_ms: Option<u64>,
-    /// From a revocation until nobody knows the revoked.
+    /// From a revocation until nobody knows the revoked; absent where nobody was revoked.
+    #[serde(skip_serializing_if = "Percentiles::is_empty")]
     pub revoked_gone_ms: Percentiles,
     pub false_deaths: u64,
     /// Origins that found no room, over all nodes.
@@ -56,6 +57,10 @@ impl Percentiles {
     pub fn add(&mut self, sample: u64) {
         let at = self.0.partition_point(|other| *other < sample);
         self.0.insert(at, sample);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub fn p50(&self) -> Option<u64> {
@@ -129,7 +134,7 @@ impl fmt::Display for Report {
         let Spread { mean, p99 } = self.bytes_per_node_s;
         writeln!(f, "steady            {} / {} bytes/s per node (mean / p99)", shown(mean), shown(p99))?;
         writeln!(f, "dead removed      {} ms (p50 / p99)", self.dead_removed_ms)?;
-        if self.revoked_gone_ms.p50().is_some() {
+        if !self.revoked_gone_ms.is_empty() {
             writeln!(f, "revoked gone      {} ms (p50 / p99)", self.revoked_gone_ms)?;
         }
         writeln!(f, "healed            {} ms", shown(self.heal_ms))?;
