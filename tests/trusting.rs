@@ -7,7 +7,7 @@ use atmo_protocol::membership::{found_mesh, issue};
 use atmo_protocol::{Chain, MeshId, Roles};
 use serde_json::{Value, json};
 
-use crate::support::{Node, PATIENCE, Setup, mesh, until};
+use crate::support::{MockOpenAi, Node, PATIENCE, Setup, mesh, until};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -162,4 +162,123 @@ async fn certificates_are_renewed_before_they_end_and_an_expired_one_is_renewed_
     assert!(days_left(&lost).await < 0, "who is revoked is not renewed");
     let due = due.restart().await;
     mesh::knows(&due, &[&founder, &due, &expired, &fresh]).await;
+}
+
+async fn grants(by: &Node, node: &str, roles: &str) -> Value {
+    by.json(&["grant", node, roles, "--yes"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_gives_and_takes_roles_over_the_live_link() {
+    let engine = MockOpenAi::start("engine", &["granted"]).await;
+    let founder = Setup::new("founder").start().await;
+    let member = Setup::new("member").config(&engine.config()).start().await;
+    let invitation = founder.json(&["invite", "--roles", "consume"]).await;
+    member.json(&["join", invitation["code"].as_str().expect("a code is text")]).await;
+    for node in [&founder, &member] {
+        mesh::knows(node, &[&founder, &member]).await;
+    }
+    member.atmo(&["grant", "founder", "consume", "--yes"]).await.refused_with(&["lacks the role `admin`"]);
+    let unasked = founder.atmo(&["grant", "member", "consume,provide"]).await;
+    assert_eq!(unasked.code, Some(2), "{unasked}");
+    founder.atmo(&["grant", "founder", "consume", "--yes"]).await.refused_with(&["this node itself"]);
+    founder.atmo(&["grant", "member", "cook", "--yes"]).await.refused_with(&["is no role"]);
+
+    let more = grants(&founder, "member", "consume,provide,issue").await;
+    assert_eq!((&more["taken"], &more["lowers"]), (&json!(true), &json!(false)), "{more}\n{}", member.log());
+    assert_eq!(member.json(&["status"]).await["roles"], json!(["consume", "provide", "issue"]));
+    mesh::offers(&founder, "granted").await;
+    let listed = founder.json(&["nodes"]).await;
+    let shown = listed.as_array().into_iter().flatten().find(|node| node["name"] == "member").expect("it is listed");
+    assert_eq!(shown["roles"], json!(["consume", "provide", "issue"]));
+    assert_eq!(founder.json(&["cert", "show", "member"]).await["roles"], json!(["consume", "provide", "issue"]));
+    let child = Setup::new("child").start().await;
+    child.json(&["join", &mesh::invite(&member, 1).await]).await;
+    mesh::knows(&founder, &[&founder, &member, &child]).await;
+    assert_eq!(grants(&founder, "member", "consume,provide,issue").await["already"], true);
+
+    let less = grants(&founder, "member", "consume").await;
+    assert_eq!((&less["taken"], &less["lowers"]), (&json!(true), &json!(true)), "{less}\n{}", member.log());
+    assert_eq!(less["revoked_before"]["kind"], "serial", "{less}");
+    until(PATIENCE, "it offers nothing any more", async || founder.models().await.is_empty()).await;
+    for node in [&founder, &member, &child] {
+        mesh::knows(node, &[&founder, &member, &child]).await;
+    }
+    member.atmo(&["invite"]).await.refused_with(&["lacks the role `issue`"]);
+    let member = member.restart().await;
+    assert_eq!(member.json(&["status"]).await["roles"], json!(["consume"]));
+    mesh::knows(&member, &[&founder, &member, &child]).await;
+}
+
+/// The certificate waits on disk for a node that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_for_whoever_is_away() {
+    let founder = Setup::new("founder").start().await;
+    let mut member = joined(&founder, "member", "consume").await;
+    mesh::knows(&founder, &[&founder, &member]).await;
+    member.kill().await;
+    let id = member.id().to_owned();
+    let later = grants(&founder, &id, "consume,provide").await;
+    assert_eq!(later["taken"], false, "{later}");
+    let founder = founder.restart().await;
+    let mesh_id = founder.json(&["status"]).await["mesh"]["id"].as_str().expect("an id").parse().expect("a mesh id");
+    introduce(&member.setup(), &founder, mesh_id);
+    let member = member.restart().await;
+    until(PATIENCE, "it has its roles", async || member.json(&["status"]).await["roles"] == json!(["consume", "provide"])).await;
+    mesh::knows(&founder, &[&founder, &member]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_outlives_its_founder_by_the_backup_of_its_root() {
+    let founder = Setup::new("founder").start().await;
+    let member = joined(&founder, "member", "consume,provide").await;
+    mesh::knows(&founder, &[&founder, &member]).await;
+    let warned = async |node: &Node| node.json(&["status"]).await["warnings"].to_string().contains("atmo mesh backup");
+    assert!(warned(&founder).await && !warned(&member).await);
+
+    let home = founder.data_folder().parent().expect("a folder in a folder").to_owned();
+    let (pass, out) = (home.join("pass.txt"), home.join("root.txt"));
+    let (pass, out) = (pass.to_str().expect("text"), out.to_str().expect("text"));
+    std::fs::write(pass, "correct horse battery\n").expect("it can be written");
+    let backup = ["mesh", "backup", "--out", out, "--passphrase-file", pass];
+    member.atmo(&backup).await.refused_with(&["root key is not in this folder"]);
+    founder.json(&backup).await;
+    founder.atmo(&backup).await.refused_with(&["is there already"]);
+    assert!(!warned(&founder).await, "it was exported");
+    assert_eq!(founder.atmo(&["mesh", "backup"]).await.code, Some(2), "nobody is there to type");
+
+    let heir = Setup::new("heir");
+    let wrong = home.join("wrong.txt");
+    std::fs::write(&wrong, "another passphrase").expect("it can be written");
+    let restore = |pass: &str| ["mesh", "restore", out, "--passphrase-file", pass, "--json"].map(str::to_owned);
+    let asked = restore(wrong.to_str().expect("text"));
+    heir.atmo(&asked.each_ref().map(String::as_str)).await.refused_with(&["passphrase is another"]);
+    let asked = restore(pass);
+    let restored = heir.atmo(&asked.each_ref().map(String::as_str)).await.json();
+    assert_eq!(restored["roles"], json!(["consume", "provide", "issue", "admin"]), "{restored}");
+    let id = founder.id().to_owned();
+    drop(founder);
+    let heir = heir.start().await;
+    let late = joined(&heir, "late", "consume").await;
+    mesh::knows(&late, &[&heir, &late]).await;
+    heir.json(&["revoke", &id, "--kind", "node", "--yes"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_keeps_who_a_node_is_and_must_be_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let keys = Setup::new("keys");
+    std::fs::create_dir_all(keys.data_folder()).expect("it can be made");
+    let file = keys.data_folder().join("node.secret");
+    let path = file.to_str().expect("text");
+    let first = Setup::new("first").environment("ATMO_NODE_KEY_FILE", path).start().await;
+    let id = first.id().to_owned();
+    drop(first);
+    assert_eq!(std::fs::metadata(&file).expect("it was made").permissions().mode() & 0o777, 0o600);
+    let second = Setup::new("second").environment("ATMO_NODE_KEY_FILE", path).start().await;
+    assert_eq!(second.id(), id, "another folder, the same node");
+    drop(second);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let refused = Setup::new("third").environment("ATMO_NODE_KEY_FILE", path).up_and_down_again().await;
+    refused.refused_with(&["chmod 600"]);
 }

@@ -43,6 +43,9 @@ const RENEWALS_KEPT_MAX: usize = 64;
 /// machine that was away for a month comes back without even being late.
 pub const LIFE_MS_DEFAULT: u64 = 90 * 24 * 3_600_000;
 
+/// Certificates that peers had for this node, waiting to be taken. One is enough: they come again with the next admission.
+const GRANTED_WAITING_MAX: usize = 4;
+
 /// Admits members, answers newcomers, refuses the rest.
 pub struct Gate {
     key: NodeKey,
@@ -58,6 +61,10 @@ pub struct Gate {
     /// By the certificate that was renewed, the latest last.
     renewed: Mutex<VecDeque<(CertificateHash, Joined)>>,
     life_ms: u64,
+    /// Certificates with other roles, by the node that each waits for.
+    waiting: ArcSwap<BTreeMap<NodeId, Arc<Chain>>>,
+    granted: mpsc::Sender<Arc<Chain>>,
+    granted_to_node: Mutex<Option<mpsc::Receiver<Arc<Chain>>>>,
 }
 
 /// A member that was let in, and when last.
@@ -84,6 +91,7 @@ pub enum NotAdmitted {
 impl Gate {
     pub fn new(key: NodeKey, store: Arc<Store>, current: &Current) -> Self {
         let (shown, shown_to_loop) = mpsc::channel(SHOWN_WAITING_MAX);
+        let (granted, granted_to_node) = mpsc::channel(GRANTED_WAITING_MAX);
         Self {
             key,
             store,
@@ -95,7 +103,24 @@ impl Gate {
             redemptions: Semaphore::new(REDEMPTIONS_AT_ONCE),
             renewed: Mutex::default(),
             life_ms: LIFE_MS_DEFAULT,
+            waiting: ArcSwap::default(),
+            granted,
+            granted_to_node: Mutex::new(Some(granted_to_node)),
         }
+    }
+
+    pub fn life_ms(&self) -> u64 {
+        self.life_ms
+    }
+
+    /// From now on these wait for their nodes.
+    pub fn know_grants(&self, waiting: BTreeMap<NodeId, Arc<Chain>>) {
+        self.waiting.store(Arc::new(waiting));
+    }
+
+    /// Certificates that others had for this node. Gives it once.
+    pub fn take_granted(&self) -> Option<mpsc::Receiver<Arc<Chain>>> {
+        self.granted_to_node.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Certificates issued here last so long.
@@ -194,6 +219,9 @@ impl Gate {
         match outcome.unwrap_or(Err(NotAdmitted::TimedOut)) {
             Ok(End::Admitted(admission)) => {
                 self.enter_table(node, &admission)?;
+                if let Some(granted) = &admission.granted {
+                    _ = self.granted.try_send(Arc::clone(granted));
+                }
                 channel.close_streams().await;
                 Ok(channel.into_muxer())
             }
@@ -225,7 +253,8 @@ impl Gate {
     }
 
     fn handshake(&self, peer: NodeId, purpose: Purpose) -> Handshake {
-        begin(&self.key, peer, purpose, self.revocations())
+        let waiting = self.waiting.load().get(&peer).cloned();
+        begin(&self.key, peer, purpose, self.revocations(), waiting)
     }
 
     fn enter_table(&self, node: NodeId, admission: &Admission) -> Result<(), NotAdmitted> {
@@ -332,8 +361,15 @@ fn is_of_redeemer(refusal: &Refusal) -> bool {
 }
 
 /// A handshake of the holder of `key` with `peer`, from now.
-pub fn begin(key: &NodeKey, peer: NodeId, purpose: Purpose, revocations: Arc<Revocations>) -> Handshake {
-    Handshake::new(HandshakeConfig { key: key.clone(), peer, purpose, nonce: random_bytes(), now_ms: wall_ms(), revocations })
+pub fn begin(
+    key: &NodeKey,
+    peer: NodeId,
+    purpose: Purpose,
+    revocations: Arc<Revocations>,
+    waiting: Option<Arc<Chain>>,
+) -> Handshake {
+    let (key, nonce, now_ms) = (key.clone(), random_bytes(), wall_ms());
+    Handshake::new(HandshakeConfig { key, peer, purpose, nonce, now_ms, revocations, waiting })
 }
 
 /// How a handshake ended well.

@@ -17,10 +17,12 @@ use crate::logging;
 
 mod ask;
 mod audit;
+mod backup;
 mod bench;
 mod cert;
 mod chat;
 mod evaluation;
+mod grant;
 mod invites;
 mod key;
 mod mesh;
@@ -98,6 +100,9 @@ enum Command {
     /// Show certificates: who is a member by whose word, with which roles, until when
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Give a member other roles; all that it has from then on
+    #[command(after_help = "Examples:\n  atmo grant laptop consume,provide,issue\n  atmo grant 0a1b2c3d4e consume --yes")]
+    Grant(GrantArguments),
     /// Leave the mesh; the node keeps its identity
     #[command(after_help = "Example:\n  atmo leave")]
     Leave,
@@ -189,6 +194,27 @@ enum MeshCommand {
         /// What people call the mesh
         name: Option<String>,
     },
+    /// Write the mesh's root key to a file that a passphrase opens
+    #[command(
+        after_help = "Examples:\n  atmo mesh backup\n  atmo mesh backup --out /media/stick/home.txt --passphrase-file pass.txt"
+    )]
+    Backup {
+        /// The file to write; it must not be there yet [default: atmosphere-root-ID.txt in this folder]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Take the passphrase from the first line of this file [default: ask]
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Make this node a founder of the mesh whose root a backup holds
+    #[command(after_help = "Examples:\n  atmo mesh restore home.txt\n  atmo mesh restore home.txt --passphrase-file pass.txt")]
+    Restore {
+        /// What `atmo mesh backup` wrote
+        file: PathBuf,
+        /// Take the passphrase from the first line of this file [default: ask]
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,6 +244,18 @@ struct InviteArguments {
     /// Draw the code as a QR code, too
     #[arg(long, conflicts_with = "json")]
     qr: bool,
+}
+
+#[derive(Debug, Args)]
+struct GrantArguments {
+    /// A member, by name, id or the id's beginning
+    node: String,
+    /// What it may do: consume, provide, issue, admin; none that this node has not itself
+    #[arg(required = true, value_delimiter = ',')]
+    roles: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -493,12 +531,19 @@ fn dispatch(common: Common, command: Command) -> Result<ExitCode, Stop> {
         Command::Up(arguments) => up::up(data_dir(&common)?, (*arguments).into(), common.json),
         Command::Down => talk(common, mesh::down),
         Command::Mesh(MeshCommand::Create { name }) => talk(common, async |session| mesh::create(session, name).await),
+        Command::Mesh(MeshCommand::Backup { out, passphrase_file }) => {
+            talk(common, async |session| backup::backup(session, out, passphrase_file).await)
+        }
+        Command::Mesh(MeshCommand::Restore { file, passphrase_file }) => {
+            talk(common, async |session| backup::restore(session, file, passphrase_file).await)
+        }
         Command::Invite(arguments) => talk(common, async |session| mesh::invite(session, arguments).await),
         Command::Invites(command) => talk(common, async |session| invites::invites(session, command).await),
         Command::Join { code } => talk(common, async |session| mesh::join(session, code).await),
         Command::Revoke(arguments) => talk(common, async |session| revoke::revoke(session, arguments).await),
         Command::Revocations => talk(common, revoke::revocations),
         Command::Cert(command) => talk(common, async |session| cert::cert(session, command).await),
+        Command::Grant(arguments) => talk(common, async |session| grant::grant(session, arguments).await),
         Command::Leave => talk(common, mesh::leave),
         Command::Status => talk(common, show::status),
         Command::Nodes(arguments) => talk(common, async |session| show::nodes(session, arguments.all).await),
@@ -532,6 +577,11 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Stop> {
     clap_complete::generate(shell, &mut CommandLine::command(), "atmo", &mut script);
     print::bytes(&script)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file outside the data folder that holds the node's key.
+fn key_file() -> Option<PathBuf> {
+    environment("ATMO_NODE_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The one place that reads the environment.

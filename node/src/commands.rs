@@ -1,6 +1,7 @@
 //! What the running node does for each command of the control socket, and the JSON it answers with.
 
 mod certificates;
+mod grant;
 mod intent;
 mod invites;
 pub mod keys;
@@ -49,6 +50,8 @@ impl Handler for Commands {
             Request::Revoke(request) => revoke::revoke(node, request).await,
             Request::Revocations => Ok(revoke::list(node)),
             Request::CertShow { node: word } => certificates::show(node, word.as_deref()).await,
+            Request::Grant(request) => grant::grant(node, request).await,
+            Request::RootExported { mesh } => root_exported(node, &mesh).await,
             Request::MeshCreate { name } => mesh_change::create(node, name).await,
             Request::KeyCreate(_) | Request::KeyList | Request::KeyRevoke { .. } => keys::answer(&node.keys, request),
             Request::Down => {
@@ -57,6 +60,14 @@ impl Handler for Commands {
             }
         }
     }
+}
+
+async fn root_exported(node: &Node, mesh: &str) -> Result<Value, CommandError> {
+    let mesh = mesh.parse().map_err(CommandError::usage)?;
+    let store = Arc::clone(&node.store);
+    let saved = tokio::task::spawn_blocking(move || store.save_root_exported(&mesh)).await;
+    saved.map_err(CommandError::failed)?.map_err(CommandError::failed)?;
+    Ok(json!({ "noted": true }))
 }
 
 impl Commands {

@@ -76,6 +76,12 @@ pub enum Request {
         /// A name, an id or its beginning.
         node: Option<String>,
     },
+    /// Says what would follow, or gives a member other roles.
+    Grant(GrantRequest),
+    /// The root of the mesh is in a file now.
+    RootExported {
+        mesh: String,
+    },
     MeshCreate {
         name: Option<String>,
     },
@@ -118,6 +124,17 @@ pub struct RevokeRequest {
     pub keep: Vec<String>,
     /// Even if it ends this node's own membership.
     pub force: bool,
+    /// Only say what would follow.
+    pub plan: bool,
+}
+
+/// Which roles a member is to have.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GrantRequest {
+    /// A name, an id or its beginning.
+    pub node: String,
+    /// Names of roles; all that it has from then on.
+    pub roles: Vec<String>,
     /// Only say what would follow.
     pub plan: bool,
 }

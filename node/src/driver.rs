@@ -85,6 +85,8 @@ pub enum Command {
     Revoke(Arc<Revocation>, oneshot::Sender<()>),
     /// Which linked peers hold all the revocations that this node holds.
     RevocationsAgreed(oneshot::Sender<Vec<(NodeId, bool)>>),
+    /// A member is to be admitted anew: its connections end, and this node dials it.
+    Reconnect(NodeId, oneshot::Sender<()>),
     /// The node has another certificate of the same mesh; nothing ends.
     Certificate(Arc<VerifiedChain>, oneshot::Sender<()>),
     /// The node is in another mesh now, or has another certificate: every connection ends and a new coordinator begins.
@@ -230,6 +232,10 @@ impl DriverHandle {
 
     pub async fn revocations_agreed(&self) -> Result<Vec<(NodeId, bool)>, Stopped> {
         self.ask(Command::RevocationsAgreed).await
+    }
+
+    pub async fn reconnect(&self, node: NodeId) -> Result<(), Stopped> {
+        self.ask(|done| Command::Reconnect(node, done)).await
     }
 
     pub async fn certificate(&self, chain: Arc<VerifiedChain>) -> Result<(), Stopped> {
@@ -589,6 +595,10 @@ impl Driver {
                 _ = done.send(());
             }
             Command::RevocationsAgreed(reply) => _ = reply.send(self.coordinator.mesh().revocations_agreed().collect()),
+            Command::Reconnect(node, done) => {
+                _ = self.parts.swarm.disconnect_peer_id(peer_id(&node));
+                _ = done.send(());
+            }
             Command::Certificate(chain, done) => {
                 self.parts.membership.chain = Arc::clone(&chain);
                 self.handle(Input::Certificate(chain));

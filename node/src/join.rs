@@ -201,7 +201,7 @@ async fn attempt(
         return Err(Outcome::Other("another node answers there than the one that was to be asked".into()));
     }
     let mut channel = Channel::new(muxer);
-    let handshake = admission::begin(identity, node, purpose.clone(), Arc::clone(revocations));
+    let handshake = admission::begin(identity, node, purpose.clone(), Arc::clone(revocations), None);
     let outcome = tokio::time::timeout(HANDSHAKE_MAX, admission::converse(&mut channel, handshake, None)).await;
     channel.hang_up().await;
     match outcome {

@@ -30,6 +30,7 @@ pub mod exchange;
 pub mod admission;
 pub mod certificates;
 pub mod driver;
+pub mod grants;
 pub mod invitations;
 pub mod join;
 pub mod membership;
@@ -37,6 +38,7 @@ pub mod mesh_change;
 pub mod peer;
 pub mod renewal;
 pub mod revoke;
+pub mod root_backup;
 pub mod swarm;
 
 pub mod audit;

@@ -390,7 +390,7 @@ pub fn accept_renewed(store: &Store, chain: &Chain) -> Result<Membership, Member
 }
 
 /// On disk as taken when this returns.
-fn take_serial(store: &Store, mesh: &MeshId) -> Result<u64, MembershipError> {
+pub fn take_serial(store: &Store, mesh: &MeshId) -> Result<u64, MembershipError> {
     let mut ledger = ledger(store, mesh)?;
     let serial = ledger.take_serial();
     store.save_invitations(*mesh, ledger.encode())?;
@@ -441,6 +441,21 @@ pub fn accept(
         roles: membership.member.roles.to_string(),
     });
     Ok(membership)
+}
+
+/// Makes this node a founder of the mesh whose root this is: its own certificate is signed by the root, with every role.
+pub fn restore(store: &Store, root: Seed, name: Option<String>, now_ms: u64) -> Result<Membership, MembershipError> {
+    let _changing = store.change();
+    let mesh = MeshId::of_root(&root.key().id());
+    if let Some(stored) = store.membership()?.filter(|stored| stored.shared && stored.mesh != mesh) {
+        return Err(MembershipError::LeaveFirst(Membership::read(stored)?.label()));
+    }
+    // Which serials the root has used is not in the backup: one is drawn that it will not have.
+    let mut drawn = [0; 8];
+    getrandom::fill(&mut drawn).map_err(std::io::Error::from)?;
+    let serial = u64::from_le_bytes(drawn) | 1 << 63;
+    let chain = issue_from_root(&root.key(), &store.node_id(), Roles::ALL, now_ms, serial);
+    keep(store, StoredMesh { mesh, name, root: Some(root), chain: chain.bytes().to_vec(), shared: true })
 }
 
 /// Forgets the mesh and hands back what was left. The identity stays.

@@ -36,7 +36,7 @@ use crate::serve::{self, Server};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::swarm::usage::Usage;
-use crate::{control, membership, peer, platform, proxy, renewal, swarm};
+use crate::{control, grants, membership, peer, platform, proxy, renewal, swarm};
 
 /// Running requests have this long to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -202,6 +202,7 @@ impl Start {
         // On disk before anything listens: a node that cannot write must not start.
         let incarnation = store.raise_incarnation((store.state()?.incarnation + 1).max(wall_ms() / 1000))?;
         let gate = Arc::new(Gate::new(store.identity().clone(), Arc::clone(&store), &current).issuing_for(config.mesh.life_ms()));
+        gate.know_grants(grants::waiting(&store, &current.membership.mesh, wall_ms())?);
         gate.know(Arc::new(membership::revocations(&store, &current.membership.mesh, wall_ms())?));
         let keypair = peer::keypair(store.identity());
         let online = config.mode != Mode::Standalone;

@@ -77,6 +77,24 @@ pub fn mode_open_to_others(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o077)
 }
 
+/// A file that was not there before, which nobody but its owner may read.
+pub fn create_new_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Runs `read` while the terminal shows nothing of what is typed.
+pub fn without_echo<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+    let read = read();
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    read
+}
+
 /// Makes a rename or a new file in `dir` survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use atmo_protocol::admission::{Joined, Refusal};
 use atmo_protocol::membership::CHAIN_LENGTH_MAX;
-use atmo_protocol::{Member, NodeId, Roles};
+use atmo_protocol::{Chain, Member, NodeId, Roles};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::clock::wall_ms;
@@ -32,8 +32,17 @@ const FEWER_ROLES_IN_LAST: u64 = 10;
 
 /// Runs until `end`.
 pub async fn keep_renewed(node: Arc<Node>, end: CancellationToken) {
+    let mut granted = node.gate.take_granted().expect("one task is started for one gate");
     let (mut wait, mut retry) = (FIRST_LOOK, RETRY_MIN);
-    while tokio::time::timeout(jittered(wait), end.cancelled()).await.is_err() {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            Some(chain) = granted.recv() => {
+                take(&node, chain).await;
+                continue;
+            }
+            () = tokio::time::sleep(jittered(wait)) => {}
+        }
         wait = match look(&node).await {
             Ok(()) => {
                 retry = RETRY_MIN;
@@ -67,6 +76,14 @@ async fn look(node: &Arc<Node>) -> Result<(), String> {
     }
     let joined = ask_around(node, &current).await?;
     adopt(node, &current, move |store| membership::accept_renewed(store, &joined.chain)).await
+}
+
+/// Takes what an admin granted; the handshake checked that it is one's.
+async fn take(node: &Arc<Node>, chain: Arc<Chain>) {
+    let current = node.current();
+    if let Err(why) = adopt(node, &current, move |store| membership::accept_renewed(store, &chain)).await {
+        tracing::warn!("the certificate that an admin granted was not taken: {why}");
+    }
 }
 
 /// The first certificate that somebody gives, those asked first who can give all of it.
@@ -134,13 +151,17 @@ async fn adopt(
     let store = Arc::clone(&node.store);
     let kept = tokio::task::spawn_blocking(move || keep(&store)).await.map_err(|error| error.to_string())?;
     let current = Arc::new(Current::new(kept.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?);
-    let chain = Arc::clone(&current.chain);
-    tracing::info!(until = membership::rfc3339(chain.member.expires_ms), "this node's certificate was renewed");
+    let (chain, old) = (Arc::clone(&current.chain), &before.membership.member);
+    if chain.member.certificate == old.certificate {
+        return Ok(());
+    }
+    let until = membership::rfc3339(chain.member.expires_ms);
+    tracing::info!(until, roles = %chain.member.roles, "this node has another certificate");
     node.set_renewed(Arc::clone(&current));
-    let told = if wall_ms() < before.membership.member.expires_ms {
+    let told = if wall_ms() < old.expires_ms && chain.member.roles == old.roles {
         node.driver.certificate(chain).await
     } else {
-        // Nobody talked to it any more: it begins anew.
+        // Nobody talked to it any more, or those who do know it by other roles: it begins anew.
         node.driver.rejoin(current.as_member(), mesh_change::known_nodes(&node.store, &current)).await
     };
     told.map_err(|stopped| stopped.to_string())

@@ -39,6 +39,7 @@ const IDENTITY: Document = Document { file: "node.key", version: 1 };
 const MEMBERSHIP: Document = Document { file: "mesh.json", version: 1 };
 const INVITATIONS: Document = Document { file: "invitations.json", version: 1 };
 const REVOCATIONS: Document = Document { file: "revocations.json", version: 1 };
+const GRANTS: Document = Document { file: "grants.json", version: 1 };
 const STATE: Document = Document { file: "state.json", version: 1 };
 const MODELS: Document = Document { file: "models.json", version: 1 };
 const KEYS: Document = Document { file: "keys.json", version: 1 };
@@ -68,6 +69,8 @@ pub enum StoreError {
     Damaged { path: PathBuf, cause: String },
     #[error("{} was written by a newer atmo (format {found}, this one reads up to {known}); use that one", .path.display())]
     Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{} can be read or changed by others; `chmod 600` it, and if others could read it make another", .0.display())]
+    Exposed(PathBuf),
     #[error("{}: {cause}", .path.display())]
     Io { path: PathBuf, cause: io::Error },
 }
@@ -110,6 +113,15 @@ struct StoredRevocations {
     revocations: Vec<u8>,
 }
 
+/// Certificates with other roles that wait for their nodes, encoded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct StoredGrants {
+    #[serde(with = "as_text")]
+    mesh: MeshId,
+    /// Hexadecimal.
+    chains: Vec<String>,
+}
+
 /// Small facts that outlive a start.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,6 +130,8 @@ pub struct State {
     pub incarnation: u64,
     /// The ports taken instead of the default ones, kept so that addresses last.
     pub ports: Option<Ports>,
+    /// The mesh whose root key was exported from here, or restored.
+    pub root_exported: Option<String>,
     /// Where the node listened last; what an invitation made without a running node carries.
     pub listen: Vec<String>,
 }
@@ -156,12 +170,17 @@ struct ImportedModels {
 impl Store {
     /// Opens the folder for this process alone, makes it if needed, and gives a new one an identity.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with_key(dir, None)
+    }
+
+    /// The same with the node's key in a file of its own: a container keeps its identity without keeping a folder.
+    pub fn open_with_key(dir: &Path, key_file: Option<&Path>) -> Result<Self, StoreError> {
         let named = |cause| document::io_error(dir.to_owned(), cause);
         platform::create_private_dir(dir).map_err(named)?;
         let dir = std::fs::canonicalize(dir).map_err(named)?;
         let lock = FolderLock::take(&dir)?;
         document::sweep(&dir);
-        let identity = open_identity(&dir)?;
+        let identity = open_identity(&key_file.map_or_else(|| dir.join(IDENTITY.file), Path::to_owned), key_file.is_some())?;
         let audit = Audit::new(&dir, identity.clone());
         Ok(Self { dir, identity, audit, changing: Mutex::new(()), _lock: lock })
     }
@@ -209,7 +228,7 @@ impl Store {
 
     pub fn forget_mesh(&self) -> Result<(), StoreError> {
         // The membership goes first: the others name their mesh and mean nothing without it.
-        for document in [MEMBERSHIP, INVITATIONS, REVOCATIONS, ADDRESSES] {
+        for document in [MEMBERSHIP, INVITATIONS, REVOCATIONS, GRANTS, ADDRESSES] {
             document.remove(&self.dir)?;
         }
         Ok(())
@@ -237,6 +256,18 @@ impl Store {
         self.write(REVOCATIONS, &StoredRevocations { mesh, revocations })
     }
 
+    /// The chains that wait for nodes of `mesh`; those of another mesh count as none.
+    pub fn grants(&self, mesh: &MeshId) -> Result<Vec<Vec<u8>>, StoreError> {
+        let stored: Option<StoredGrants> = self.read(GRANTS)?;
+        let chains = stored.filter(|stored| stored.mesh == *mesh).map(|stored| stored.chains).unwrap_or_default();
+        Ok(chains.iter().filter_map(|chain| hex::decode(chain).ok()).collect())
+    }
+
+    /// On disk when this returns.
+    pub fn save_grants(&self, mesh: MeshId, chains: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.write(GRANTS, &StoredGrants { mesh, chains: chains.iter().map(hex::encode).collect() })
+    }
+
     pub fn state(&self) -> Result<State, StoreError> {
         Ok(self.read(STATE)?.unwrap_or_default())
     }
@@ -255,6 +286,11 @@ impl Store {
 
     pub fn save_listen(&self, listen: Vec<String>) -> Result<(), StoreError> {
         self.update_state(|state| state.listen = listen)
+    }
+
+    /// Notes that the root of `mesh` is in safety.
+    pub fn save_root_exported(&self, mesh: &MeshId) -> Result<(), StoreError> {
+        self.update_state(|state| state.root_exported = Some(mesh.to_string()))
     }
 
     /// Where members of `mesh` were last reached, latest first.
@@ -326,13 +362,19 @@ impl From<DocumentError> for StoreError {
     }
 }
 
-/// Reads the node's key, or makes one: a new folder is a new node.
-fn open_identity(dir: &Path) -> Result<NodeKey, StoreError> {
-    if let Some(seed) = IDENTITY.read::<Seed>(dir)? {
+/// Reads the node's key, or makes one: a new folder is a new node. A file that somebody else put there must be private.
+fn open_identity(path: &Path, given: bool) -> Result<NodeKey, StoreError> {
+    if given
+        && path.exists()
+        && platform::mode_open_to_others(path).map_err(|cause| document::io_error(path.to_owned(), cause))? != 0
+    {
+        return Err(StoreError::Exposed(path.to_owned()));
+    }
+    if let Some(seed) = IDENTITY.read_at::<Seed>(path)? {
         return Ok(seed.into_key());
     }
-    let seed = Seed::random().map_err(|cause| StoreError::Io { path: dir.join(IDENTITY.file), cause })?;
-    IDENTITY.write(dir, &seed)?;
+    let seed = Seed::random().map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
+    IDENTITY.write_at(path, &seed)?;
     Ok(seed.into_key())
 }
 

@@ -46,6 +46,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 
 /// The extension of a grant that says what the mesh is called.
 const GRANT_MESH_NAME: u16 = 1;
+/// The extension of a verdict that holds another certificate for whom it accepts: an encoded chain.
+const VERDICT_CERTIFICATE: u16 = 1;
 
 /// All that a handshake starts from.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct HandshakeConfig {
     /// The wall clock, unix milliseconds.
     pub now_ms: u64,
     pub revocations: Arc<Revocations>,
+    /// Another certificate that waits for the peer; it comes with the verdict unless the peer's own is newer.
+    pub waiting: Option<Arc<Chain>>,
 }
 
 /// What this node wants of the peer.
@@ -138,6 +142,8 @@ pub struct Admission {
     pub clock_ahead_ms: i64,
     /// The version of the handshake that both sides settled on.
     pub version: u8,
+    /// Another certificate of this node's that the peer had for it, granted by an admin or the root; its roles may be others.
+    pub granted: Option<Arc<Chain>>,
 }
 
 #[derive(Clone, Debug)]
@@ -306,7 +312,10 @@ impl Handshake {
         if let Some(revocation) = self.own_revocation() {
             return Err(Refusal::Revoked(Some(revocation)).into());
         }
-        let verdict = Frame::Verdict(Verdict { extensions: Vec::new() });
+        let waits = |chain: &&Arc<Chain>| begins_ms(chain) > admission.member.not_before_ms;
+        let granted = self.config.waiting.as_ref().filter(waits);
+        let extensions = granted.map(|chain| (VERDICT_CERTIFICATE, chain.bytes().to_vec())).into_iter().collect();
+        let verdict = Frame::Verdict(Verdict { extensions });
         Ok((State::Verdict(Box::new(admission)), Step::say(&verdict, Progress::Continue)))
     }
 
@@ -334,7 +343,14 @@ impl Handshake {
             return Err(Refusal::Revoked(Some(Arc::clone(revocation))).into());
         }
         let clock_ahead_ms = body.clock_ms.wrapping_sub(self.config.now_ms).cast_signed();
-        Ok(Admission { member, chain: Arc::new(chain), revocations: body.revocations, clock_ahead_ms, version: context.version })
+        Ok(Admission {
+            member,
+            chain: Arc::new(chain),
+            revocations: body.revocations,
+            clock_ahead_ms,
+            version: context.version,
+            granted: None,
+        })
     }
 
     /// A certificate that does not hold now is the clocks' fault where these disagree.
@@ -446,9 +462,22 @@ impl Handshake {
 impl Handshake {
     fn on_verdict(&self, admission: Admission, bytes: &[u8]) -> Turn {
         match self.expect(Frame::decode(bytes))? {
-            Frame::Verdict(_) => Ok((State::Finished, Step::quiet(Progress::Admitted(admission)))),
+            Frame::Verdict(verdict) => {
+                let granted = self.granted_in(&verdict.extensions);
+                Ok((State::Finished, Step::quiet(Progress::Admitted(Admission { granted, ..admission }))))
+            }
             _ => Err(Refusal::OutOfOrder.into()),
         }
+    }
+
+    /// A certificate of this node's own key and mesh, by an admin or the root: whoever may merely issue cannot take roles from others.
+    fn granted_in(&self, extensions: &Extensions) -> Option<Arc<Chain>> {
+        let (_, bytes) = extensions.iter().find(|(number, _)| *number == VERDICT_CERTIFICATE)?;
+        let chain = Chain::decode(bytes).ok()?;
+        let member = chain.verify(&self.mesh).ok()?;
+        let by_admin = chain.certificates().rev().nth(1).is_none_or(|issuer| issuer.roles.contains(Roles::ADMIN));
+        let stands = self.check_time(&member, 0).is_ok() && self.config.revocations.refuses(&member).is_none();
+        (member.node == self.config.key.id() && by_admin && stands).then(|| Arc::new(chain))
     }
 
     /// The frame, unless it is the peer's refusal, which may come at any time.
@@ -464,6 +493,10 @@ impl Handshake {
         let Purpose::Member(chain) = &self.config.purpose else { return None };
         self.config.revocations.refuses_lineage(&chain.lineage()).cloned()
     }
+}
+
+fn begins_ms(chain: &Chain) -> u64 {
+    chain.certificates().last().map_or(0, |own| own.not_before_ms)
 }
 
 /// The name in a grant, made fit to be shown.

@@ -316,7 +316,7 @@ impl Chain {
     }
 
     /// Every certificate, that of the founder first; claims, until the chain is verified.
-    pub fn certificates(&self) -> impl ExactSizeIterator<Item = &Certificate> {
+    pub fn certificates(&self) -> impl DoubleEndedIterator<Item = &Certificate> + ExactSizeIterator {
         self.links.iter().map(|link| &link.certificate)
     }
 

@@ -44,7 +44,7 @@ impl Session {
 
     /// The folder, for this command alone. Fails in one line when a node took it meanwhile.
     pub fn store(&self) -> Result<Store, Stop> {
-        Ok(Store::open(&self.data_dir)?)
+        Ok(Store::open_with_key(&self.data_dir, super::key_file().as_deref())?)
     }
 
     fn no_node(&self) -> CommandError {

@@ -9,10 +9,11 @@ use super::session::{Session, Stop};
 use crate::control::Request;
 use crate::doctor::{self, Verdict};
 
-const NODE_COLUMNS: [Column; 9] = [
+const NODE_COLUMNS: [Column; 10] = [
     ("NAME", &["name"]),
     ("NODE", &["node_id", "id"]),
     ("MODE", &["mode"]),
+    ("ROLES", &["roles"]),
     ("HOPS", &["hops"]),
     ("STATE", &["state"]),
     ("CONTACT", &["contact"]),

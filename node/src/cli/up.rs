@@ -80,7 +80,7 @@ impl Ready {
 pub fn up(data_dir: PathBuf, flags: Flags, as_json: bool) -> Result<ExitCode, Stop> {
     let config = Config::load(data_dir, &flags, &super::environment)?;
     logging::init(&config.log).map_err(CommandError::usage)?;
-    let store = Store::open(&config.data_dir)?;
+    let store = Store::open_with_key(&config.data_dir, super::key_file().as_deref())?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(node::run(config, store, |node| announce(node, as_json)));
     // What still runs in the background holds nothing that must be written; a task stuck in a system call must not keep the process.

@@ -15,10 +15,12 @@ use crate::driver::{Contact, KnownNode};
 use crate::membership::{mesh_json, rfc3339, role_names};
 use crate::mesh_change;
 use crate::node::Node;
+use crate::revoke::KnownMember;
 
 pub async fn status(node: &Node) -> Result<Value, CommandError> {
     let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
     let listen = node.driver.listening().await.map_err(CommandError::failed)?;
+    let members = node.driver.members().await.map_err(CommandError::failed)?;
     let tally = node.driver.tally().await.map_err(CommandError::failed)?;
     let current = node.current();
     let membership = &current.membership;
@@ -49,7 +51,7 @@ pub async fn status(node: &Node) -> Result<Value, CommandError> {
         "refused": tally,
         "audit": node.store.audit().state(),
         "running": node.executor.provider.load().0,
-        "warnings": warnings(node, &nodes),
+        "warnings": warnings(node, &nodes).into_iter().chain(root_in_danger(node, &members)).collect::<Vec<_>>(),
         "uptime_s": node.started.elapsed().as_secs(),
         "resident_bytes": crate::platform::resident_bytes(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -126,6 +128,22 @@ fn audit(node: &Node) -> Option<String> {
     }
 }
 
+/// While the only copy of a shared mesh's root lies here, and nobody else could go on without it.
+fn root_in_danger(node: &Node, members: &[KnownMember]) -> Option<String> {
+    let membership = &node.current().membership;
+    let heir =
+        |known: &KnownMember| known.id != node.id && known.roles.is_some_and(|roles| roles.contains(Roles::ISSUE | Roles::ADMIN));
+    if !membership.founded_here || !membership.shared || members.iter().any(heir) {
+        return None;
+    }
+    let exported = node.store.state().ok()?.root_exported;
+    (exported != Some(membership.mesh.to_string())).then(|| {
+        "the mesh's root key is on this machine alone: `atmo mesh backup` writes it to a file, or `atmo grant NODE \
+         consume,provide,issue,admin` lets another member go on without this one"
+            .to_owned()
+    })
+}
+
 /// How this node's membership was ended, if it was.
 fn revoked(node: &Node) -> Option<String> {
     node.gate.own_revocation().map(|revocation| crate::revoke::told(&revocation, &node.id))
@@ -138,8 +156,9 @@ fn roles(node: &Node) -> Vec<String> {
     let mut warnings = Vec::new();
     if !roles.contains(Roles::PROVIDE) && offers > 0 {
         warnings.push(format!(
-            "this node's certificate lacks the role `provide`: the {offers} capabilities of its backends are offered to nobody, itself \
-             included; to change that, `atmo leave` and join with a code of `atmo invite --roles consume,provide`"
+            "this node's certificate lacks the role `provide`: it offers nothing, and the {offers} capabilities of its backends can be asked \
+             by nobody, itself included; to change that, `atmo grant {} consume,provide` on an admin",
+            node.name
         ));
     }
     if !roles.contains(Roles::CONSUME) {
@@ -172,8 +191,11 @@ fn alone(node: &Node, nodes: &[KnownNode]) -> Option<String> {
 
 pub async fn nodes(node: &Node, all: bool) -> Result<Value, CommandError> {
     let nodes = node.driver.nodes().await.map_err(CommandError::failed)?;
+    let members = node.driver.members().await.map_err(CommandError::failed)?;
+    let roles: BTreeMap<NodeId, Roles> = members.into_iter().filter_map(|known| Some((known.id, known.roles?))).collect();
     let here = |other: &&KnownNode| all || other.view.id == node.id || is_reached(node, other);
-    Ok(nodes.iter().filter(here).map(|other| one_node(node, other)).collect())
+    let one = |other: &KnownNode| one_node(node, other, roles.get(&other.view.id).copied());
+    Ok(nodes.iter().filter(here).map(one).collect())
 }
 
 fn is_reached(node: &Node, other: &KnownNode) -> bool {
@@ -181,12 +203,13 @@ fn is_reached(node: &Node, other: &KnownNode) -> bool {
     other.id != node.id && other.standing == Standing::Alive && other.hops.is_some()
 }
 
-fn one_node(node: &Node, known: &KnownNode) -> Value {
+fn one_node(node: &Node, known: &KnownNode, roles: Option<Roles>) -> Value {
     let other = &known.view;
     json!({
         "id": other.id.to_string(),
         "name": other.name,
         "mode": other.mode,
+        "roles": roles.map(role_names),
         "hops": other.hops,
         "state": other.standing,
         "this": other.id == node.id,

@@ -40,7 +40,12 @@ pub(super) enum DocumentError {
 impl Document {
     /// `None` where there is no such file.
     pub fn read<T: DeserializeOwned>(self, dir: &Path) -> Result<Option<T>, DocumentError> {
-        let path = dir.join(self.file);
+        self.read_at(&dir.join(self.file))
+    }
+
+    /// The same under another name.
+    pub fn read_at<T: DeserializeOwned>(self, path: &Path) -> Result<Option<T>, DocumentError> {
+        let path = path.to_owned();
         let bytes = match read_bounded(&path) {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -55,8 +60,13 @@ impl Document {
 
     /// Replaces the file: afterwards it is the new one, also after a power cut; on an error it is the old one.
     pub fn write<T: Serialize>(self, dir: &Path, content: &T) -> Result<(), DocumentError> {
-        let path = dir.join(self.file);
-        self.replace(dir, &path, content).map_err(|cause| DocumentError::Io { path, cause })
+        self.write_at(&dir.join(self.file), content)
+    }
+
+    /// The same under another name.
+    pub fn write_at<T: Serialize>(self, path: &Path, content: &T) -> Result<(), DocumentError> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.replace(dir, path, content).map_err(|cause| DocumentError::Io { path: path.to_owned(), cause })
     }
 
     pub fn remove(self, dir: &Path) -> Result<(), DocumentError> {

@@ -41,7 +41,8 @@ fn a_folder_keeps_what_it_was_given() {
     assert_eq!(store.membership().unwrap().unwrap().chain, vec![1; 700]);
     assert_eq!(store.invitations(&mesh(1)).unwrap(), Some(vec![1, 2]));
     assert_eq!(store.invitations(&mesh(2)).unwrap(), None, "another mesh's invitations are none");
-    let state = State { incarnation: 0, ports: Some(Ports { udp: 7, tcp: 8 }), listen: vec!["/ip4/1.2.3.4/tcp/8".to_owned()] };
+    let ports = Some(Ports { udp: 7, tcp: 8 });
+    let state = State { incarnation: 0, ports, root_exported: None, listen: vec!["/ip4/1.2.3.4/tcp/8".to_owned()] };
     assert_eq!(store.state().unwrap(), state);
 }
 

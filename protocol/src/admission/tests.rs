@@ -31,6 +31,7 @@ fn config(me: u8, peer: u8, purpose: Purpose) -> HandshakeConfig {
         nonce: [me ^ 0x80; 32],
         now_ms: NOW,
         revocations: Arc::new(Revocations::default()),
+        waiting: None,
     }
 }
 
@@ -505,6 +506,25 @@ fn who_is_revoked_is_not_renewed_and_who_may_not_issue_renews_nobody() {
     assert_eq!(renewed(hour_ahead, founder_at(NOW)).0, refused(Side::Us, Refusal::ClocksDiffer { by_ms: HOUR }));
 }
 
+/// What the member is handed with the verdict of somebody with `roles`.
+fn handed(roles: Roles, subject: u8, not_before_ms: u64) -> Option<Arc<Chain>> {
+    let granter = Arc::new(issue(&key(FOUNDER), &FOUNDERS, &key(4).id(), roles, NOW, 3).unwrap());
+    let waiting = issue(&key(4), &granter, &key(subject).id(), Roles::CONSUME, not_before_ms, 4).unwrap();
+    let own = HandshakeConfig { waiting: Some(Arc::new(waiting)), ..config(4, MEMBER, Purpose::Member(granter)) };
+    let [_, Progress::Admitted(admission)] = run(own, member(4)) else { panic!("it is admitted") };
+    admission.granted
+}
+
+#[test]
+fn an_admin_hands_over_another_certificate_and_nobody_else_does() {
+    let admin = Roles::MEMBER | Roles::ISSUE | Roles::ADMIN;
+    let granted = handed(admin, MEMBER, NOW + 1).expect("it comes with the verdict");
+    assert_eq!(granted.certificates().last().map(|own| own.roles), Some(Roles::CONSUME));
+    assert_eq!(handed(admin, MEMBER, NOW), None, "the one it has is as new");
+    assert_eq!(handed(admin, NEWCOMER, NOW + 1), None, "it is another's");
+    assert_eq!(handed(Roles::MEMBER | Roles::ISSUE, MEMBER, NOW + 1), None, "only admins give and take roles");
+}
+
 /// What was signed to be renewed lets nobody in as a member: the hellos are signed along.
 #[test]
 fn a_proof_for_renewal_admits_nobody() {
@@ -526,6 +546,8 @@ fn golden() {
     let names = ["hello-join", "hello", "proof", "join-proof", "grant"];
     assert_eq!(frames.len(), names.len());
     frames.push(Frame::Verdict(Verdict { extensions: Vec::new() }).encode());
+    let waiting = vec![(VERDICT_CERTIFICATE, MEMBERS.bytes().to_vec())];
+    crate::golden::check("admission-verdict-certificate", &Frame::Verdict(Verdict { extensions: waiting }).encode());
     frames.push(refusal_frame(&Refusal::CodeExpired { ago_ms: 2 * HOUR }));
     frames.push(refusal_frame(&Refusal::Revoked(Some(revoked(Target::Key(key(MEMBER).id())).0))));
     for (bytes, name) in frames.iter().zip(names.into_iter().chain(["verdict", "refused", "refused-revoked"])) {
