@@ -168,6 +168,13 @@ async fn grants(by: &Node, node: &str, roles: &str) -> Value {
     by.json(&["grant", node, roles, "--yes"]).await
 }
 
+/// What the node's record has lines of.
+async fn kinds(node: &Node) -> Vec<String> {
+    let lines = node.json(&["audit", "list", "--limit", "100"]).await;
+    let lines = lines.as_array().cloned().unwrap_or_default();
+    lines.iter().filter_map(|line| line["kind"].as_str().map(str::to_owned)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_gives_and_takes_roles_over_the_live_link() {
     let engine = MockOpenAi::start("engine", &["granted"]).await;
@@ -245,6 +252,7 @@ async fn a_mesh_outlives_its_founder_by_the_backup_of_its_root() {
     founder.json(&backup).await;
     founder.atmo(&backup).await.refused_with(&["is there already"]);
     assert!(!warned(&founder).await, "it was exported");
+    assert!(kinds(&founder).await.contains(&"root_exported".to_owned()));
     assert_eq!(founder.atmo(&["mesh", "backup"]).await.code, Some(2), "nobody is there to type");
 
     let heir = Setup::new("heir");
@@ -262,6 +270,8 @@ async fn a_mesh_outlives_its_founder_by_the_backup_of_its_root() {
     let late = joined(&heir, "late", "consume").await;
     mesh::knows(&late, &[&heir, &late]).await;
     heir.json(&["revoke", &id, "--kind", "node", "--yes"]).await;
+    let kinds = kinds(&heir).await;
+    assert!(["mesh_restored", "joined", "revoked"].iter().all(|kind| kinds.contains(&(*kind).to_owned())), "{kinds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

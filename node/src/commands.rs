@@ -65,7 +65,7 @@ impl Handler for Commands {
 async fn root_exported(node: &Node, mesh: &str) -> Result<Value, CommandError> {
     let mesh = mesh.parse().map_err(CommandError::usage)?;
     let store = Arc::clone(&node.store);
-    let saved = tokio::task::spawn_blocking(move || store.save_root_exported(&mesh)).await;
+    let saved = tokio::task::spawn_blocking(move || crate::membership::note_export(&store, &mesh)).await;
     saved.map_err(CommandError::failed)?.map_err(CommandError::failed)?;
     Ok(json!({ "noted": true }))
 }

@@ -10,6 +10,7 @@ use atmo_protocol::membership::{Issue, IssueError, Subject, issue_lasting};
 use atmo_protocol::{Chain, MeshId, NodeId, Roles};
 use serde_json::{Value, json};
 
+use crate::audit::{Event, Text};
 use crate::control::{CommandError, GrantRequest};
 use crate::membership::{self, Membership, MembershipError, rfc3339, role_names};
 use crate::revoke::{Known, KnownMember, UnclearTarget};
@@ -104,6 +105,13 @@ pub fn grant(
         let subject = Subject { node, roles, life_ms };
         let chain = issue_lasting(store.identity(), &membership.chain, subject, now_ms, serial)?;
         keep(store, &membership.mesh, &chain, now_ms)?;
+        store.audit().note(Event::Granted {
+            node: node.to_string(),
+            name: granted.name.as_deref().map(Text::new),
+            before: granted.before.map(|before| before.to_string()),
+            roles: roles.to_string(),
+            serial,
+        });
         granted.chain = Some(Arc::new(chain));
     }
     Ok(granted)

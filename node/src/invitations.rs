@@ -7,6 +7,7 @@ use atmo_protocol::invitation::{Held, Standing};
 use atmo_protocol::{NodeId, Revocations};
 use serde_json::{Value, json};
 
+use crate::audit::Event;
 use crate::membership::{self, Membership, MembershipError, rfc3339, role_names};
 use crate::store::Store;
 
@@ -41,6 +42,9 @@ pub fn withdraw(store: &Store, invitation: &str, now_ms: u64) -> Result<Value, W
     let already = ledger.invitations().find(find).map(|held| held.revoked).ok_or_else(unknown)?;
     ledger.revoke(&id);
     store.save_invitations(membership.mesh, ledger.encode()).map_err(MembershipError::from)?;
+    if !already {
+        store.audit().note(Event::InvitationWithdrawn { invitation: id.to_string() });
+    }
     let mut json = ledger.invitations().find(find).map(|held| one(held, &revocations, now_ms)).ok_or_else(unknown)?;
     json["already"] = already.into();
     Ok(json)

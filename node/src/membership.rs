@@ -357,6 +357,7 @@ pub fn renew(store: &Store, member: &Member, life_ms: u64, now_ms: u64) -> Resul
     let serial = take_serial(store, &membership.mesh)?;
     let subject = Subject { node: member.node, roles, life_ms };
     let chain = issue_lasting(store.identity(), &membership.chain, subject, now_ms, serial)?;
+    store.audit().note(Event::Renewed { node: member.node.to_string(), roles: roles.to_string(), serial });
     Ok(Joined { chain, mesh_name: membership.name })
 }
 
@@ -443,6 +444,13 @@ pub fn accept(
     Ok(membership)
 }
 
+/// The root is in a file of its owner's now.
+pub fn note_export(store: &Store, mesh: &MeshId) -> Result<(), StoreError> {
+    store.save_root_exported(mesh)?;
+    store.audit().note(Event::RootExported { mesh: mesh.to_string() });
+    Ok(())
+}
+
 /// Makes this node a founder of the mesh whose root this is: its own certificate is signed by the root, with every role.
 pub fn restore(store: &Store, root: Seed, name: Option<String>, now_ms: u64) -> Result<Membership, MembershipError> {
     let _changing = store.change();
@@ -455,7 +463,10 @@ pub fn restore(store: &Store, root: Seed, name: Option<String>, now_ms: u64) -> 
     getrandom::fill(&mut drawn).map_err(std::io::Error::from)?;
     let serial = u64::from_le_bytes(drawn) | 1 << 63;
     let chain = issue_from_root(&root.key(), &store.node_id(), Roles::ALL, now_ms, serial);
-    keep(store, StoredMesh { mesh, name, root: Some(root), chain: chain.bytes().to_vec(), shared: true })
+    let told = Event::MeshRestored { mesh: mesh.to_string(), name: name.as_deref().map(Text::new) };
+    let restored = keep(store, StoredMesh { mesh, name, root: Some(root), chain: chain.bytes().to_vec(), shared: true })?;
+    store.audit().note(told);
+    Ok(restored)
 }
 
 /// Forgets the mesh and hands back what was left. The identity stays.

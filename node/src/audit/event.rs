@@ -14,16 +14,21 @@ const SECRET_BEGINNINGS: [&str; 6] = ["atmo1", "atmo-key-", "sk-", "hf_", "ghp_"
 const REDACTED: &str = "[redacted]";
 
 /// Every kind of line, in the order of [`Event`]; the last ones are about the record itself.
-pub const KINDS: [&str; 25] = [
+pub const KINDS: [&str; 30] = [
     "started",
     "stopped",
     "mesh_created",
     "mesh_renamed",
     "mesh_joined",
     "mesh_left",
+    "mesh_restored",
+    "root_exported",
     "invited",
+    "invitation_withdrawn",
     "joined",
     "refused",
+    "renewed",
+    "granted",
     "revoked",
     "key_created",
     "key_revoked",
@@ -75,12 +80,25 @@ pub enum Event {
         mesh: String,
         name: Option<Text>,
     },
+    /// This node became a founder by a backup of the mesh's root.
+    MeshRestored {
+        mesh: String,
+        name: Option<Text>,
+    },
+    /// The mesh's root was written to a backup.
+    RootExported {
+        mesh: String,
+    },
     /// A join code was made. `expires_ms` in unix milliseconds.
     Invited {
         invitation: String,
         roles: String,
         uses: u32,
         expires_ms: u64,
+    },
+    /// A join code of this node was taken back.
+    InvitationWithdrawn {
+        invitation: String,
     },
     /// A newcomer redeemed a code of this node.
     Joined {
@@ -96,6 +114,20 @@ pub enum Event {
         name: Option<Text>,
         invitation: Option<String>,
         reason: Text,
+    },
+    /// A member was given a new certificate because its own comes to its end.
+    Renewed {
+        node: String,
+        roles: String,
+        serial: u64,
+    },
+    /// A member was given other roles.
+    Granted {
+        node: String,
+        name: Option<Text>,
+        before: Option<String>,
+        roles: String,
+        serial: u64,
     },
     /// A revocation, made here or heard of.
     Revoked {

@@ -33,7 +33,7 @@ pub async fn backup(session: &Session, out: Option<PathBuf>, passphrase_file: Op
     write_new(&out, sealed.map_err(CommandError::usage)?.as_bytes())?;
     match session.node().await {
         Some(node) => _ = node.request(Request::RootExported { mesh: stored.mesh.to_string() }, |_| Ok(())).await?,
-        None => session.store()?.save_root_exported(&stored.mesh)?,
+        None => membership::note_export(&session.store()?, &stored.mesh)?,
     }
     let file = out.display().to_string();
     let line = format!(

@@ -133,7 +133,8 @@ fn root_in_danger(node: &Node, members: &[KnownMember]) -> Option<String> {
     let membership = &node.current().membership;
     let heir =
         |known: &KnownMember| known.id != node.id && known.roles.is_some_and(|roles| roles.contains(Roles::ISSUE | Roles::ADMIN));
-    if !membership.founded_here || !membership.shared || members.iter().any(heir) {
+    let is_shared = membership.shared || members.iter().any(|known| known.id != node.id);
+    if !membership.founded_here || !is_shared || members.iter().any(heir) {
         return None;
     }
     let exported = node.store.state().ok()?.root_exported;
