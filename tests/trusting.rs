@@ -55,10 +55,9 @@ async fn an_invitation_is_listed_with_what_is_left_of_it_and_can_be_taken_back()
     let code = phone["code"].as_str().expect("a code is text");
     let member = Setup::new("member").start().await;
     member.json(&["join", code]).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
-
-    let open = founder.json(&["invites", "list"]).await;
-    assert_eq!(open.as_array().map(Vec::len), Some(1), "the other has expired: {open}");
+    let listed = async || founder.json(&["invites", "list"]).await;
+    until(PATIENCE, "the other has expired", async || listed().await.as_array().map(Vec::len) == Some(1)).await;
+    let open = listed().await;
     let shown = (&open[0]["label"], &open[0]["spent"], &open[0]["uses"], &open[0]["state"]);
     assert_eq!(shown, (&json!("the phone"), &json!(1), &json!(2), &json!("open")));
     let all = founder.json(&["invites", "list", "--all"]).await;

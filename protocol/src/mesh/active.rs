@@ -103,13 +103,15 @@ impl Mesh {
         }
     }
 
-    /// Dials nodes drawn at random from the table while the view is short of links.
+    /// Dials nodes drawn at random from the table while the view is short of links that carry something: a node that lost all its
+    /// neighbours at once must not wait until each is known to be dead.
     fn fill(&mut self, now: Now) {
         if !self.active.partial {
             return;
         }
         let in_flight = self.dialler.in_flight();
-        let missing = ACTIVE_VIEW.saturating_sub(self.links.len() + in_flight);
+        let heard = self.links.values().filter(|link| link.silent_since.is_none()).count();
+        let missing = ACTIVE_VIEW.saturating_sub(heard + in_flight).min(LINKS_MAX.saturating_sub(self.links.len()));
         for _ in 0..missing.min(DIALS_IN_FLIGHT_MAX.saturating_sub(in_flight)) {
             let start = self.rng.random_range(0..self.table.len().max(1));
             let Some(slot) = self.find_from(start, now, |origin| origin.standing == Standing::Alive) else { break };

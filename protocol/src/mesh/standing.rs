@@ -49,6 +49,7 @@ impl Mesh {
         self.distances.mute(id, true, now.mono_ms);
         self.suspect(slot, now);
         self.neighbours_changed(now);
+        self.tend_soon(now);
     }
 
     /// Something came in on the link: whatever was held against its peer is refuted.
