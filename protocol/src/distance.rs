@@ -348,6 +348,11 @@ impl Distances {
             + self.holds.len() * 32
     }
 
+    /// Whether the peer of `link` spoke of `slot` as one whose record it holds.
+    pub fn is_known_to(&self, link: LinkId, slot: Slot) -> bool {
+        self.vectors.get(&link).is_some_and(|vector| !matches!(vector.heard(slot), UNTOLD | THROUGH_YOU_UNSEEN))
+    }
+
     /// What the peer of `link` last said about its way to `slot`.
     pub fn dependence(&self, link: LinkId, slot: Slot) -> Dependence {
         let Some(vector) = self.vectors.get(&link) else { return Dependence::Unknown };

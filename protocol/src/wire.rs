@@ -122,7 +122,7 @@ pub struct Ways {
     /// The first frame of a whole vector: what was told before on this link is void.
     pub whole: bool,
     pub entries: Vec<(NodeId, u8)>,
-    /// Of origins whose record went over this link, by the first eight bytes of their ids.
+    /// Of origins of which the receiver itself spoke as known, by the first eight bytes of their ids.
     pub known: Vec<([u8; 8], u8)>,
 }
 

@@ -194,11 +194,11 @@ impl Mesh {
         if !self.distances.wants_to_tell(id) {
             self.links.get_mut(&id)?.distances_at_ms = now.mono_ms + DISTANCES_GATHERED_MS;
         }
-        let outbox = &self.links.get(&id)?.outbox;
         let mut ways = Ways { whole, ..Ways::default() };
         for (slot, hops) in told {
             let Some(origin) = table.get(slot).map(|origin| origin.id) else { continue };
-            if outbox.has_records.contains(slot.0) {
+            // That its record was sent is not enough: it may wait there for its chain, and what is told of it meanwhile would be lost.
+            if self.distances.is_known_to(id, slot) {
                 ways.known.push((short_number(&origin).to_be_bytes(), hops));
             } else {
                 ways.entries.push((origin, hops));
